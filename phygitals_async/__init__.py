@@ -1,0 +1,192 @@
+"""An asyncio client for the Phygitals Partner API.
+
+Start with `PhygitalsClient`. Transports live in `phygitals_transports`.
+"""
+
+import typing
+
+from phygitals_async.client import PhygitalsClient
+from phygitals_async.config import Environment
+from phygitals_async.converter import PhygitalsConverter, build_converter
+from phygitals_async.errors import (
+    AddressRejected,
+    AmountOutOfRange,
+    AuthenticationError,
+    BadRequest,
+    CardNotFound,
+    ClientClosed,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLost,
+    CountryNotSupported,
+    DeadlineExceeded,
+    DecodeError,
+    InvalidArgumentError,
+    ItemAlreadyShipped,
+    ItemExpired,
+    ItemNotFound,
+    MissingField,
+    NotAttempted,
+    NotFound,
+    NothingShippable,
+    OrderNotFound,
+    OutcomeUnknown,
+    OutOfStock,
+    PackNotFound,
+    PermissionDenied,
+    PhygitalsError,
+    ProtocolError,
+    PurchasePending,
+    QuoteExpired,
+    RateLimited,
+    RedirectRefused,
+    ResponseTooLarge,
+    SellbackInProgress,
+    Sent,
+    ServerError,
+    ShippingRequestFailed,
+    StatusError,
+    TransactionFailed,
+    TransportError,
+    UserNotFound,
+)
+from phygitals_async.fan_out import FanOut, fan_out, fan_out_all
+from phygitals_async.models import (
+    Attribute,
+    Card,
+    ChaseCard,
+    Content,
+    Destination,
+    Inventory,
+    Item,
+    ItemSource,
+    Links,
+    Metadata,
+    OrderItem,
+    OrderStatus,
+    Pack,
+    Pull,
+    Purchase,
+    PurchasedItem,
+    RarityTier,
+    Sellback,
+    ShippingOrder,
+    ShippingQuote,
+    ShippingQuotes,
+    ShippingRequest,
+    StartedPurchase,
+)
+from phygitals_async.observer import Attempt, Call, Observer
+from phygitals_async.outcomes import Batch, Failed, Found, Outcome
+from phygitals_async.progress import Progress
+from phygitals_async.reconciliation import InventoryDiff, Repriced, diff_inventories
+from phygitals_async.retry import RetryPolicy
+from phygitals_async.transport import Request, Response, Transport
+
+__all__ = [
+    "AddressRejected",
+    "AmountOutOfRange",
+    "Attempt",
+    "Attribute",
+    "AuthenticationError",
+    "BadRequest",
+    "Batch",
+    "Call",
+    "Card",
+    "CardNotFound",
+    "ChaseCard",
+    "ClientClosed",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectionLost",
+    "Content",
+    "CountryNotSupported",
+    "DeadlineExceeded",
+    "DecodeError",
+    "Destination",
+    "Environment",
+    "Failed",
+    "FanOut",
+    "Found",
+    "InvalidArgumentError",
+    "Inventory",
+    "InventoryDiff",
+    "Item",
+    "ItemAlreadyShipped",
+    "ItemExpired",
+    "ItemNotFound",
+    "ItemSource",
+    "Links",
+    "Metadata",
+    "MissingField",
+    "NotAttempted",
+    "NotFound",
+    "NothingShippable",
+    "Observer",
+    "OrderItem",
+    "OrderNotFound",
+    "OrderStatus",
+    "OutOfStock",
+    "Outcome",
+    "OutcomeUnknown",
+    "Pack",
+    "PackNotFound",
+    "PermissionDenied",
+    "PhygitalsClient",
+    "PhygitalsConverter",
+    "PhygitalsError",
+    "Progress",
+    "ProtocolError",
+    "Pull",
+    "Purchase",
+    "PurchasePending",
+    "PurchasedItem",
+    "QuoteExpired",
+    "RarityTier",
+    "RateLimited",
+    "RedirectRefused",
+    "Repriced",
+    "Request",
+    "Response",
+    "ResponseTooLarge",
+    "RetryPolicy",
+    "Sandbox",
+    "Sellback",
+    "SellbackInProgress",
+    "Sent",
+    "ServerError",
+    "ShippingOrder",
+    "ShippingQuote",
+    "ShippingQuotes",
+    "ShippingRequest",
+    "ShippingRequestFailed",
+    "StartedPurchase",
+    "StatusError",
+    "TransactionFailed",
+    "Transport",
+    "TransportError",
+    "UserNotFound",
+    "build_converter",
+    "diff_inventories",
+    "fan_out",
+    "fan_out_all",
+]
+
+
+if typing.TYPE_CHECKING:
+    from phygitals_async.sandbox import Sandbox
+
+
+def __getattr__(name: str) -> typing.Any:
+    # Imported late: an application in production does not need the sandbox.
+    if name == "Sandbox":
+        from phygitals_async.sandbox import Sandbox
+
+        globals()[name] = Sandbox
+        return Sandbox
+    if name == "__version__":
+        from phygitals_async.version import version
+
+        return version()
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

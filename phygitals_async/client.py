@@ -1,0 +1,385 @@
+"""The client: one short method for each operation of the Partner API."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
+from types import TracebackType
+from typing import NoReturn, Self
+
+from phygitals_async import operations, waiting
+from phygitals_async.config import Environment, check_seconds, conceal, resolve_settings
+from phygitals_async.converter import PhygitalsConverter, build_converter
+from phygitals_async.engine import Engine, Reply
+from phygitals_async.errors import ConfigurationError
+from phygitals_async.fan_out import DEFAULT_LIMIT, FanOut, collect
+from phygitals_async.models import (
+    Card,
+    ChaseCard,
+    Destination,
+    Inventory,
+    Pack,
+    Pull,
+    Purchase,
+    Sellback,
+    ShippingOrder,
+    ShippingQuotes,
+    ShippingRequest,
+    StartedPurchase,
+)
+from phygitals_async.observer import Observer
+from phygitals_async.outcomes import Batch
+from phygitals_async.retry import RetryPolicy
+from phygitals_async.transport import Transport
+from phygitals_async.version import version
+
+
+class PhygitalsClient:
+    """An asyncio client for the Phygitals Partner API.
+
+    Use it as an async context manager, or call `aclose()`. One client serves any number of concurrent calls.
+
+    Every method takes a `deadline`, seconds for the whole call, by default the client's; and every method may raise,
+    besides the errors it names: `InvalidArgumentError` before anything is sent, `StatusError` for any other refusal,
+    `TransportError` where no usable answer came, and `DecodeError` where it is not what the API documents.
+    `start_purchase`, `sell_back` and `request_shipping` are sent at most once, and raise `OutcomeUnknown` instead of
+    the latter three wherever the API may have acted.
+
+    Args:
+        transport: What sends the requests, closed together with the client; by default an
+            `AiohttpTransport`.
+        api_key: The partner's key; else `PHYGITALS_API_KEY`.
+        environment: Else `PHYGITALS_ENVIRONMENT` (`production` or `sandbox`), else what the key tells: a key that
+            starts with `sandbox-` means sandbox, any other production.
+        base_url: Used as it stands; else `PHYGITALS_BASE_URL`, else the environment's.
+        path_prefix: Appended to the base URL. The vendor may be moving it (API sheet, section 1).
+        deadline: Seconds each call may take in all, attempts, waits and pauses, unless the call names its own.
+        attempt_timeout: Seconds for one attempt of a read, not counting the wait for admission.
+        max_in_flight: The most requests in flight; more calls wait, bulk runs included.
+        retry: How reads, and calls that provably never left, are repeated.
+        observer: Is told of calls, attempts and bulk progress; see `Observer`.
+        converter: Structures the answers; see `build_converter`.
+
+    Raises:
+        ConfigurationError: A setting is missing, malformed, or contradicts another.
+    """
+
+    def __init__(
+        self,
+        transport: Transport | None = None,
+        *,
+        api_key: str | None = None,
+        environment: Environment | str | None = None,
+        base_url: str | None = None,
+        path_prefix: str = "/api/v1",
+        deadline: float = 30.0,
+        attempt_timeout: float = 15.0,
+        max_in_flight: int = 100,
+        retry: RetryPolicy | None = None,
+        observer: Observer | None = None,
+        converter: PhygitalsConverter | None = None,
+    ) -> None:
+        key = conceal(api_key)
+        del api_key  # Error reporters show the locals of every frame.
+        settings = resolve_settings(key, environment, base_url, path_prefix)
+        if transport is None:
+            from phygitals_transports import AiohttpTransport
+
+            transport = AiohttpTransport()
+        elif not callable(getattr(transport, "send", None)):
+            msg = f"transport must be a Transport, not {type(transport).__name__}"
+            raise ConfigurationError(msg)
+        self._engine = Engine(
+            transport,
+            settings,
+            converter or build_converter(),
+            user_agent=f"phygitals-async/{version()}",
+            deadline=deadline,
+            attempt_timeout=attempt_timeout,
+            max_in_flight=max_in_flight,
+            retry=retry or RetryPolicy(),
+            observer=observer,
+        )
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "_engine"):
+            return "<PhygitalsClient, not configured>"
+        settings = self._engine.settings
+        state = ", closed" if self._engine.closed else ""
+        return f"<PhygitalsClient {settings.environment} at {settings.root}{state}>"
+
+    def __reduce__(self) -> NoReturn:
+        msg = "a PhygitalsClient holds connections and a key, and cannot be pickled"
+        raise TypeError(msg)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        engine = getattr(self, "_engine", None)
+        if engine is not None and not engine.closed and getattr(engine.transport, "is_open", False):
+            warnings.warn(f"{self!r} was never closed: use async with, or aclose()", ResourceWarning, stacklevel=2)
+
+    async def aclose(self, *, grace: float = 5.0) -> None:
+        """Close the client and its transport. Calls made afterwards raise `ClientClosed`; closing again does nothing.
+
+        Args:
+            grace: Seconds that calls in flight are given to finish. Then the transport is closed under them.
+        """
+        await self._engine.aclose(check_seconds("grace", grace))
+
+    async def list_packs(
+        self, *, platform: str | None = None, include_repacks: bool | None = None, deadline: float | None = None
+    ) -> tuple[Pack, ...]:
+        """Return the packs on offer (API sheet, 2.1).
+
+        Args:
+            platform: `mainnet`, the API's default, means first-party packs.
+            include_repacks: Whether to include partner repacks; not documented for partners.
+            deadline: Seconds for the whole call.
+        """
+        return await self._engine.call(
+            operations.LIST_PACKS, deadline, platform=platform, include_repacks=include_repacks
+        )
+
+    async def list_chase_cards(self, slug: str, *, deadline: float | None = None) -> tuple[ChaseCard, ...]:
+        """Return the cards a pack is bought for, by the pack's slug and not its id (API sheet, 2.2).
+
+        Raises:
+            NotFound: The pack is unknown or inactive.
+        """
+        return await self._engine.call(operations.LIST_CHASE_CARDS, deadline, slug=slug)
+
+    async def list_recent_pulls(
+        self,
+        *,
+        claw_ids: Iterable[str] | None = None,
+        limit: int | None = None,
+        deadline: float | None = None,
+    ) -> tuple[Pull, ...]:
+        """Return what was pulled lately by anybody, newest first (API sheet, 2.3).
+
+        Args:
+            claw_ids: Pack ids to show, at least one; all packs by default. Unknown ids are no error.
+            limit: 1 to 100 pulls; 20 by the API's default.
+            deadline: Seconds for the whole call.
+        """
+        return await self._engine.call(operations.LIST_RECENT_PULLS, deadline, claw_ids=claw_ids, limit=limit)
+
+    async def get_card(self, item_id: str, *, deadline: float | None = None) -> Card:
+        """Return a card's details, its fair market value among them, by an item's id (API sheet, 2.4).
+
+        Raises:
+            CardNotFound: The id is neither a listing nor a mint address.
+        """
+        return await self._engine.call(operations.GET_CARD, deadline, item_id=item_id)
+
+    async def start_purchase(
+        self, pack_id: str, amount: int, user_id: str, *, deadline: float | None = None
+    ) -> StartedPurchase:
+        """Buy pulls of a pack for one of your users. **Moves money**, and is sent at most once (API sheet, 2.5).
+
+        Record the intent and the user's inventory before; keep the `session_id` after.
+
+        Args:
+            pack_id: The pack's id, not its slug.
+            amount: Pulls to buy, 1 to the pack's `max_per_mint`.
+            user_id: Who owns the pulls; becomes known to the API with the first purchase.
+            deadline: Seconds for the whole call.
+
+        Raises:
+            OutcomeUnknown: The answer was lost: see there how to find out.
+            OutOfStock: The pack cannot be bought now.
+            AmountOutOfRange: The amount is above the pack's `max_per_mint`.
+            PackNotFound: The pack id is unknown.
+        """
+        return await self._engine.call(
+            operations.START_PURCHASE, deadline, pack_id=pack_id, amount=amount, user_id=user_id
+        )
+
+    async def get_purchase(self, session_id: str, *, deadline: float | None = None) -> Purchase | None:
+        """Return a purchase, or None while it is pending (API sheet, 2.6).
+
+        The API may hold the request for about 6 seconds. Sandbox purchases are never pending.
+
+        Raises:
+            TransactionFailed: The purchase failed; in sandbox, the session is unknown.
+        """
+        return await self._engine.call(operations.GET_PURCHASE, deadline, session_id=session_id)
+
+    async def wait_for_purchase(self, session_id: str, *, deadline: float = 90.0, interval: float = 1.0) -> Purchase:
+        """Poll a purchase until it is fulfilled, through passing failures, at growing and jittered intervals.
+
+        Args:
+            session_id: From `start_purchase`.
+            deadline: Seconds to wait in all.
+            interval: Seconds before the second poll; later pauses grow to 5 s.
+
+        Raises:
+            PurchasePending: The deadline passed; it is unknown, not failed, and can be waited for again.
+            TransactionFailed: The purchase failed; in sandbox, the session is unknown.
+        """
+        return await waiting.wait_for_purchase(
+            lambda seconds: self.get_purchase(session_id, deadline=seconds),
+            session_id,
+            check_seconds("deadline", deadline),
+            check_seconds("interval", interval),
+        )
+
+    async def purchase(
+        self, pack_id: str, amount: int, user_id: str, *, deadline: float = 90.0, interval: float = 1.0
+    ) -> Purchase:
+        """Start a purchase and wait for it: `start_purchase`, then `wait_for_purchase`. **Moves money**.
+
+        `deadline` bounds the waiting; the start has the client's. Every error of the waiting carries the session id in
+        `error.arguments`. To survive a crash in between, make the two calls and store the session id yourself.
+        """
+        check_seconds("deadline", deadline)
+        check_seconds("interval", interval)
+        started = await self.start_purchase(pack_id, amount, user_id)
+        return await self.wait_for_purchase(started.session_id, deadline=deadline, interval=interval)
+
+    async def sell_back(self, item_id: str, *, deadline: float | None = None) -> Sellback:
+        """Sell an item back to Phygitals. **Moves money**, and is sent at most once (API sheet, 2.8).
+
+        The amount paid may differ from any price shown before: production prices at the moment of the sale.
+
+        Raises:
+            OutcomeUnknown: The answer was lost: see there how to find out.
+            ItemNotFound: Unknown, already sold, locked in a shipping order, or not a tracked user's.
+            ItemExpired: The sellback offer has ended.
+            SellbackInProgress: Another sellback of this item is under way.
+            TransactionFailed: The sellback failed.
+        """
+        return await self._engine.call(operations.SELL_BACK, deadline, item_id=item_id)
+
+    async def quote_shipping(
+        self, item_ids: Iterable[str], destination: Destination, *, deadline: float | None = None
+    ) -> ShippingQuotes:
+        """Return what it costs to ship items to a destination; reserves and charges nothing (API sheet, 2.9).
+
+        Args:
+            item_ids: At least one item id.
+            destination: Where to; the country as two letters.
+            deadline: Seconds for the whole call.
+
+        Raises:
+            AddressRejected: The address is not valid; carries the vendor's suggestion, ready to be quoted.
+            CountryNotSupported: The country is not serviced.
+            ItemNotFound: An id is unknown or belongs to another partner's user.
+            NothingShippable: None of the items can be shipped.
+        """
+        return await self._engine.call(operations.QUOTE_SHIPPING, deadline, item_ids=item_ids, destination=destination)
+
+    async def request_shipping(self, quote_id: str, *, deadline: float | None = None) -> ShippingRequest:
+        """Ship the items of a quote. **Moves goods, bills the partner, cannot be cancelled** (API sheet, 2.10).
+
+        Sent at most once. Record the intent before; keep the `order_id` after: no endpoint lists orders.
+
+        Args:
+            quote_id: The id of one quote, not of the quote session.
+            deadline: Seconds for the whole call.
+
+        Raises:
+            OutcomeUnknown: The answer was lost: see there how to find out.
+            MissingField: It is no quote id.
+            QuoteExpired: The quote is past its expiry or unknown.
+            ItemAlreadyShipped: An item is locked in another order.
+            ShippingRequestFailed: The vendor's reserved failure.
+        """
+        return await self._engine.call(operations.REQUEST_SHIPPING, deadline, quote_id=quote_id)
+
+    async def get_shipping_order(self, order_id: str, *, deadline: float | None = None) -> ShippingOrder:
+        """Return where a shipping order stands (API sheet, 2.11).
+
+        Raises:
+            OrderNotFound: Unknown, or another partner's.
+        """
+        return await self._engine.call(operations.GET_SHIPPING_ORDER, deadline, order_id=order_id)
+
+    def watch_order(self, order_id: str, *, interval: float = 60.0) -> AsyncIterator[ShippingOrder]:
+        """Yield a shipping order now, and again at each change of its status, until it is terminal.
+
+        Sandbox orders stay queued, so bound the watching where that matters.
+
+        Args:
+            order_id: From `request_shipping`.
+            interval: Seconds between polls, spread by a quarter either way.
+
+        Raises:
+            OrderNotFound: Unknown, or another partner's.
+        """
+        return waiting.watch_order(lambda: self.get_shipping_order(order_id), check_seconds("interval", interval))
+
+    async def get_inventory(self, user_id: str, *, deadline: float | None = None) -> Inventory:
+        """Return what a user owns now (API sheet, 2.7).
+
+        Args:
+            user_id: The id the partner gave when buying; any non-empty text but `.` and `..`.
+            deadline: Seconds for the whole call.
+
+        Raises:
+            UserNotFound: The user is unknown to this partner, or never bought.
+        """
+        return await self._engine.call(operations.GET_INVENTORY, deadline, user_id=user_id)
+
+    def stream_inventories(
+        self,
+        user_ids: Iterable[str] | AsyncIterable[str],
+        *,
+        limit: int = DEFAULT_LIMIT,
+        distinct: bool = False,
+        deadline: float | None = None,
+    ) -> FanOut[str, Inventory]:
+        """Look up many users' inventories, giving each outcome as it completes.
+
+        Use it as `async with api.stream_inventories(ids) as outcomes: async for outcome in outcomes: ...`; see
+        `fan_out` for what it promises. Memory stays flat however many ids there are.
+
+        Args:
+            user_ids: Any iterable or async iterable, read lazily.
+            limit: The most lookups in flight.
+            distinct: Look a repeated id up only once, at the price of remembering every id.
+            deadline: Seconds for each lookup; by default the client's.
+
+        Raises:
+            ConfigurationError: `limit` is not a whole number of at least 1.
+            InvalidArgumentError: `user_ids` is a single string, or cannot be iterated.
+        """
+
+        def fetch(user_id: str) -> Awaitable[Reply[Inventory]]:
+            return self._engine.exchange(operations.GET_INVENTORY, deadline, user_id=user_id)
+
+        observer = self._engine.observer
+        return FanOut(fetch, Reply.result, user_ids, limit=limit, distinct=distinct, observer=observer)
+
+    async def get_inventories(
+        self,
+        user_ids: Iterable[str] | AsyncIterable[str],
+        *,
+        limit: int = DEFAULT_LIMIT,
+        deadline: float | None = None,
+    ) -> Batch[str, Inventory]:
+        """Look up many users' inventories and return every outcome, in the order of the ids.
+
+        A repeated id is looked up once and has its outcome at each of its places. All outcomes are held
+        in memory: for very many users, use `stream_inventories`.
+
+        Args:
+            user_ids: Any iterable or async iterable.
+            limit: The most lookups in flight.
+            deadline: Seconds for each lookup; by default the client's.
+
+        Raises:
+            ConfigurationError: `limit` is not a whole number of at least 1.
+            InvalidArgumentError: `user_ids` is a single string, cannot be iterated, or holds something
+                unhashable.
+        """
+        return await collect(
+            user_ids, lambda distinct: self.stream_inventories(distinct, limit=limit, deadline=deadline)
+        )

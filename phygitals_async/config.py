@@ -1,0 +1,226 @@
+"""Where to send requests and with which key, and the refusals that stop a mix-up before it is sent."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import os
+import re
+import sys
+from typing import Final, NoReturn
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from attrs import frozen
+
+from phygitals_async.errors import ConfigurationError
+
+_VENDOR_ORIGIN: Final = "https://api.phygitals.com"
+_SANDBOX_KEY_PREFIX: Final = "sandbox-"
+_PUBLIC_API_KEY_PREFIX: Final = "phy_"
+_LONGEST: Final = sys.float_info.max
+_AUTHORITY: Final = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]+)?"
+
+
+class Environment(enum.StrEnum):
+    """The vendor's environments (API sheet, section 1). Production moves real money and goods."""
+
+    PRODUCTION = "production"
+    SANDBOX = "sandbox"
+
+
+_BASE_URLS: Final = {
+    Environment.PRODUCTION: _VENDOR_ORIGIN,
+    Environment.SANDBOX: f"{_VENDOR_ORIGIN}/_",
+}
+
+
+class ApiKey(str):
+    """A key whose repr and pickle hide it, so that no dump of locals or of headers can show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, ("***",)
+
+    def __deepcopy__(self, _: object) -> ApiKey:
+        # A copy of a request within this process is still to be sendable.
+        return self
+
+
+def conceal(key: object) -> object:
+    """Return `key` so that no dump of local variables shows it; what is no text, and so no key, by its type alone."""
+    return ApiKey(key) if isinstance(key, str) else None if key is None else type(key)
+
+
+@frozen
+class Settings:
+    """What a client needs to know to address the API.
+
+    Attributes:
+        api_key: The partner's key.
+        environment: The environment the key belongs to.
+        root: What every path is appended to: base URL and path prefix, without a trailing slash.
+    """
+
+    api_key: ApiKey
+    environment: Environment
+    root: str
+
+    def __reduce__(self) -> NoReturn:
+        # Pickling would have to drop the key in silence or carry it.
+        msg = "settings hold an API key and are not picklable"
+        raise TypeError(msg)
+
+
+def resolve_settings(
+    api_key: object, environment: Environment | str | None, base_url: str | None, path_prefix: str
+) -> Settings:
+    """Combine arguments with the environment variables; arguments win.
+
+    Raises:
+        ConfigurationError: A setting is missing, malformed, or contradicts another. It never shows the key.
+    """
+    key = _check_key(conceal(os.environ.get("PHYGITALS_API_KEY") or None if api_key is None else api_key))
+    named = environment or os.environ.get("PHYGITALS_ENVIRONMENT") or None
+    chosen = _check_environment(named, key)
+    given = os.environ.get("PHYGITALS_BASE_URL") or None if base_url is None else base_url
+    base = _BASE_URLS[chosen] if given is None else _check_base_url(given)
+    settings = Settings(key, chosen, base + _check_path_prefix(path_prefix))
+    _check_root(settings)
+    return settings
+
+
+def check_seconds(name: str, value: float) -> float:
+    """Return `value` if it is a positive, finite number of seconds.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value <= _LONGEST):
+        msg = f"{name} must be a positive, finite number of seconds"
+        raise ConfigurationError(msg)
+    return value
+
+
+def check_count(name: str, value: int) -> int:
+    """Return `value` if it is a whole number of at least 1.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        msg = f"{name} must be a whole number of at least 1"
+        raise ConfigurationError(msg)
+    return value
+
+
+def _check_key(key: object) -> ApiKey:
+    if key is None:
+        msg = "no API key: pass api_key or set PHYGITALS_API_KEY"
+    elif not isinstance(key, ApiKey):
+        msg = "the API key must be a string"
+    elif not key:
+        msg = "the API key is empty"
+    elif not re.fullmatch(r"[!-~]+", key):
+        msg = "the API key holds whitespace, control or non-ASCII characters; was it copied with a line break?"
+    elif key.startswith(_PUBLIC_API_KEY_PREFIX):
+        msg = (
+            f"a key that starts with {_PUBLIC_API_KEY_PREFIX} belongs to the public API, another product; "
+            "the Partner API needs the key Phygitals issued to the partner"
+        )
+    else:
+        return key
+    raise ConfigurationError(msg)
+
+
+def _check_environment(named: Environment | str | None, key: ApiKey) -> Environment:
+    is_sandbox_key = key.startswith(_SANDBOX_KEY_PREFIX)
+    if named is None:
+        return Environment.SANDBOX if is_sandbox_key else Environment.PRODUCTION
+    try:
+        environment = Environment(named)
+    except ValueError:
+        msg = "the environment must be 'production' or 'sandbox'"
+        raise ConfigurationError(msg) from None
+    _check_fit(environment, is_sandbox_key=is_sandbox_key)
+    return environment
+
+
+def _check_fit(environment: Environment, *, is_sandbox_key: bool) -> None:
+    if environment is Environment.PRODUCTION and is_sandbox_key:
+        msg = f"a {_SANDBOX_KEY_PREFIX} key does not fit production"
+        raise ConfigurationError(msg)
+    if environment is Environment.SANDBOX and not is_sandbox_key:
+        msg = f"the sandbox takes keys that start with {_SANDBOX_KEY_PREFIX}; this looks like a production key"
+        raise ConfigurationError(msg)
+
+
+def _check_base_url(url: str) -> str:
+    parts = _split_url(url)
+    if parts.scheme not in ("http", "https"):
+        msg = "the base URL must start with https:// (http:// for loopback only)"
+    elif not parts.hostname:
+        msg = "the base URL has no host"
+    elif "@" in parts.netloc:
+        msg = "the base URL must not hold user info"
+    elif "?" in url or "#" in url:
+        msg = "the base URL must not hold a query or a fragment"
+    elif "\\" in url or not _is_plain_path(parts.path):
+        msg = "the base URL's path must not hold backslashes, empty, '.' or '..' segments"
+    elif not re.fullmatch(_AUTHORITY, parts.netloc):
+        msg = "the base URL has no valid host and port"
+    elif parts.scheme == "http" and not _is_loopback(parts.hostname):
+        msg = "plain http would show the API key to the network: use https (http is for loopback only)"
+    else:
+        return url.rstrip("/")
+    raise ConfigurationError(msg)
+
+
+def _check_root(settings: Settings) -> None:
+    """Refuse a key that does not fit the vendor's environment that the URL addresses, however it is spelt."""
+    parts = urlsplit(settings.root)
+    if (parts.hostname or "").rstrip(".") == urlsplit(_VENDOR_ORIGIN).hostname:
+        first = unquote(parts.path).lstrip("/").partition("/")[0]
+        environment = Environment.SANDBOX if first == "_" else Environment.PRODUCTION
+        _check_fit(environment, is_sandbox_key=settings.api_key.startswith(_SANDBOX_KEY_PREFIX))
+
+
+def _split_url(url: str) -> SplitResult:
+    if not isinstance(url, str) or not re.fullmatch(r"[!-~]+", url):
+        msg = "the base URL must be ASCII text without whitespace or control characters"
+        raise ConfigurationError(msg)
+    try:
+        parts = urlsplit(url)
+        if parts.port != 0:
+            return parts
+    except ValueError:
+        pass
+    msg = "the base URL has no valid host and port"
+    raise ConfigurationError(msg)
+
+
+def _check_path_prefix(prefix: str) -> str:
+    if not isinstance(prefix, str) or not re.fullmatch(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*/?", prefix):
+        msg = "the path prefix must be empty or look like /api/v1"
+        raise ConfigurationError(msg)
+    if not _is_plain_path(prefix):
+        msg = "the path prefix must not hold '.' or '..' segments"
+        raise ConfigurationError(msg)
+    return prefix.rstrip("/")
+
+
+def _is_plain_path(path: str) -> bool:
+    """Whether no part of `path` could be dropped or resolved away on its journey."""
+    inner = path.removeprefix("/").removesuffix("/")
+    decoded = [segment.lower().replace("%2e", ".") for segment in inner.split("/")] if inner else []
+    return not any(segment in ("", ".", "..") for segment in decoded)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

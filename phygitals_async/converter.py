@@ -1,0 +1,105 @@
+"""JSON to models and back, through one cattrs converter.
+
+Structuring is strict and open: a wrong type is an error with its path and never a coercion, an unknown
+field is ignored, an unknown enum value survives. Two paths do it. The fast one hands a class whole to
+msgspec; the explaining one structures plain values with cattrs hooks, collects every bad place, and has
+the last word whenever the fast one refuses. A class takes the fast path only while every type it reaches
+still has this module's own hook, so a hook you register is never bypassed.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+from cattrs import BaseValidationError, Converter
+
+from phygitals_async.errors import DecodeError
+from phygitals_async.structuring import exact_number, is_native, is_union, problems_of, register_hooks, type_name
+
+T = TypeVar("T")
+
+
+class PhygitalsConverter(Converter):
+    """A cattrs converter with `loads` and `dumps` for JSON bytes. Build it with `build_converter()`.
+
+    Register structure hooks on it as on any cattrs converter, before its first use.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._loads_hooks: dict[Any, Callable[[bytes], Any]] = {}
+
+    def register_structure_hook(self, cl: Any, func: Any = None) -> Any:
+        """Register a hook as on any cattrs converter; one for a union takes precedence over the built-in ones."""
+        if func is not None and is_union(cl):
+            return self.register_structure_hook_func(lambda cls: cls == cl, func)
+        return super().register_structure_hook(cl) if func is None else super().register_structure_hook(cl, func)
+
+    def loads(self, data: bytes, cl: type[T]) -> T:
+        """Decode JSON bytes into an instance of `cl`.
+
+        Raises:
+            DecodeError: The bytes are not JSON, or not that of a `cl`; it lists every bad place.
+        """
+        hook = self._loads_hooks.get(cl)
+        if hook is None:
+            hook = self._loads_hooks[cl] = self.get_loads_hook(cl)
+        return typing.cast(T, hook(data))
+
+    def get_loads_hook(self, cl: type[T]) -> Callable[[bytes], T]:
+        """Return the function that `loads` uses for `cl`, as the hooks stand now."""
+
+        def explain(data: bytes) -> T:
+            return self._explain(data, cl)
+
+        if not is_native(self.get_structure_hook(cl)):
+            return explain
+        try:
+            decode = msgspec.json.Decoder(cl).decode
+        except TypeError:
+            # A user's type that the hooks cover and msgspec does not, such as a subclass of str.
+            return explain
+
+        def fast(data: bytes) -> T:
+            try:
+                # msgspec does not look inside the strings of unknown fields.
+                if not data.isascii():
+                    data.decode()
+                return decode(data)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError):
+                pass
+            # Outside the handler: the other library's errors quote the body, and are not to be chained.
+            return explain(data)
+
+        return fast
+
+    def dumps(self, obj: object) -> bytes:
+        """Encode a model as the JSON bytes the API documents."""
+        return msgspec.json.encode(self.unstructure(obj))
+
+    def _explain(self, data: bytes, cl: type[T]) -> T:
+        try:
+            plain = msgspec.json.Decoder(float_hook=exact_number).decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            problems = [f"$: not JSON: {error}" if data else "$: the body is empty"]
+        else:
+            try:
+                return self.structure(plain, cl)
+            except (BaseValidationError, ValueError, RecursionError) as error:
+                problems = problems_of(error)
+        raise DecodeError(f"not the documented {type_name(cl)}", problems=problems)
+
+
+def build_converter() -> PhygitalsConverter:
+    """Return a new converter for the models of `phygitals_async.models` and attrs classes like them.
+
+    It is the extension point: register a hook for a type of your own, or structure a subclass of a model,
+    and pass the converter to `PhygitalsClient(converter=...)`. USD become `Decimal`, exactly as written on
+    the wire, and may be numeric strings there (API sheet, section 5); times become datetimes in UTC.
+    """
+    converter = PhygitalsConverter(detailed_validation=True)
+    register_hooks(converter)
+    return converter

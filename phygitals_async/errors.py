@@ -1,0 +1,398 @@
+"""Every error this library raises on purpose.
+
+    PhygitalsError
+    ├── ConfigurationError (ValueError)      refused before anything was sent: a setting
+    ├── InvalidArgumentError (ValueError)    refused before anything was sent: an argument
+    ├── ClientClosed                         refused before anything was sent: aclose() was called
+    ├── NotAttempted                         a bulk run ended before this key's turn
+    ├── OutcomeUnknown                       a call that moves money or goods: nobody knows whether it did
+    ├── PurchasePending (TimeoutError)       a purchase was still pending when waiting for it ended
+    ├── TransportError                       no usable answer
+    │   ├── ConnectError                     never sent
+    │   ├── ConnectionLost
+    │   ├── DeadlineExceeded (TimeoutError)
+    │   ├── ProtocolError
+    │   ├── RedirectRefused
+    │   └── ResponseTooLarge
+    ├── StatusError                          an answer that says no
+    │   ├── BadRequest                       400, and any 4xx without a class of its own
+    │   │   ├── AddressRejected
+    │   │   ├── AmountOutOfRange
+    │   │   ├── CountryNotSupported
+    │   │   ├── ItemAlreadyShipped
+    │   │   ├── ItemExpired
+    │   │   ├── ItemNotFound
+    │   │   ├── MissingField
+    │   │   ├── NothingShippable
+    │   │   ├── OutOfStock
+    │   │   ├── PackNotFound
+    │   │   └── QuoteExpired
+    │   ├── AuthenticationError              401
+    │   ├── PermissionDenied                 403
+    │   ├── NotFound                         404
+    │   │   ├── CardNotFound
+    │   │   ├── OrderNotFound
+    │   │   └── UserNotFound
+    │   ├── RateLimited                      429
+    │   ├── SellbackInProgress               400 or 429
+    │   ├── ServerError                      5xx
+    │   ├── ShippingRequestFailed            any status
+    │   └── TransactionFailed                400, or inside a 2xx
+    └── DecodeError                          a 2xx that is not what the API documents
+
+Every error pickles, keeps plain values only, and never holds another library's exception object, since
+some of those print request headers.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from phygitals_async.models.shipping import Destination
+
+
+class Sent(enum.Enum):
+    """Whether the request that failed reached the server."""
+
+    NEVER = "never sent"
+    YES = "sent"
+    UNKNOWN = "unknown whether it was sent"
+
+
+class PhygitalsError(Exception):
+    """The root of every error raised on purpose by this library.
+
+    Attributes:
+        operation: The client method that was being attempted, such as `get_inventory`; None outside a call.
+        arguments: What it was called with, by name. Not part of the text: a destination is personal data.
+        attempts: How many times a request was handed to the transport.
+        sent: Whether the last of them reached the server.
+    """
+
+    sent: Sent = Sent.NEVER
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.operation: str | None = None
+        self.arguments: Mapping[str, Any] = {}
+        self.attempts: int = 0
+
+    def describe(self, operation: str, arguments: Mapping[str, Any], attempts: int) -> None:
+        """Tell the error what was being attempted."""
+        self.operation, self.arguments, self.attempts = operation, arguments, attempts
+
+    @property
+    def text(self) -> str:
+        """What went wrong, without the operation."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return f"{self.operation}: {self.text}" if self.operation else self.text
+
+
+class ConfigurationError(PhygitalsError, ValueError):
+    """A setting was refused before anything was sent. The message never contains the API key."""
+
+
+class InvalidArgumentError(PhygitalsError, ValueError):
+    """An argument of a call was refused before anything was sent."""
+
+
+class ClientClosed(PhygitalsError):
+    """The client or its transport was closed before this call."""
+
+
+class NotAttempted(PhygitalsError):
+    """A bulk run ended, on an error that no further call could escape, before this key was tried.
+
+    Its `__cause__` is the error that ended the run.
+    """
+
+
+class OutcomeUnknown(PhygitalsError):
+    """Money or goods may have moved, and the answer that would tell was lost, broken, or a server error.
+
+    Nothing was repeated, and the call must not simply be made again. Find out first:
+
+    - `start_purchase`: compare the user's inventory from before the call with one from after it, with
+      `diff_inventories(before, after)`. Items added with this pack's `claw_id` mean that it was bought. No endpoint
+      lists purchases, so this is the only way; production may take a while to show the items.
+    - `sell_back`: read the inventory of the item's owner. If the item is still there, it was not sold. If it is gone,
+      it was; the amount paid is lost. A second `sell_back` cannot pay twice, but cannot tell either: its
+      `ItemNotFound` means sold, locked in an order, or never known.
+    - `request_shipping`: read the inventory. If the items are still there, no order was made. If they are gone,
+      one was, and its `order_id` is lost: no endpoint lists orders, so ask the vendor.
+
+    `__cause__` is the error behind it (`ConnectionLost`, `DeadlineExceeded`, `ServerError`, `DecodeError`, ...), and
+    `arguments` holds what the call was made with.
+    """
+
+    sent = Sent.UNKNOWN
+
+
+class PurchasePending(PhygitalsError, TimeoutError):
+    """Waiting for a purchase ended while it was still pending, or while nothing could be learned of it.
+
+    It is unknown, not failed: go on with `wait_for_purchase(error.session_id)`. `__cause__` is the last
+    error of polling, if the last poll had one.
+
+    Attributes:
+        session_id: The purchase session to resume with.
+    """
+
+    sent = Sent.YES
+
+    def __init__(self, message: str = "", *, session_id: str = "") -> None:
+        super().__init__(message)
+        self.session_id = session_id
+
+
+class TransportError(PhygitalsError):
+    """No usable answer came back."""
+
+    sent = Sent.UNKNOWN
+
+
+class ConnectError(TransportError):
+    """No connection could be made: name lookup, refusal, TLS or proxy. The request was certainly not sent."""
+
+    sent = Sent.NEVER
+
+
+class ConnectionLost(TransportError):
+    """The connection broke before the whole answer was read. The server may have acted on the request."""
+
+
+class DeadlineExceeded(TransportError, TimeoutError):
+    """The call's deadline, or the last attempt's own limit, passed.
+
+    The server may have acted on the request, or may yet act, unless `sent` says never: then the time went by while
+    waiting for a place among the requests in flight, or for the end of a pause.
+    """
+
+    @classmethod
+    def while_waiting(cls, seconds: float, sent: Sent) -> DeadlineExceeded:
+        """Return the error for a call whose deadline of `seconds` passed before its next attempt."""
+        error = cls(f"not sent within {seconds:g} s: waited for the requests in flight, or for a pause to end")
+        error.sent = sent
+        return error
+
+
+class ProtocolError(TransportError):
+    """The bytes that came back are not a well-formed HTTP answer."""
+
+
+class RedirectRefused(TransportError):
+    """The answer was a redirect. It is never followed: it would carry the API key to another origin.
+
+    Attributes:
+        status: The 3xx status.
+    """
+
+    sent = Sent.YES
+
+    def __init__(self, message: str = "", *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ResponseTooLarge(TransportError):
+    """The decoded body is larger than the transport's cap. Reading stopped there."""
+
+    sent = Sent.YES
+
+
+class StatusError(PhygitalsError):
+    """The API answered, and the answer says no.
+
+    Attributes:
+        status: The HTTP status.
+        message: The API's own sentence (`error`, else `message`, of the JSON body), or an empty string.
+        snippet: The beginning of the body as printable text, at most 200 characters.
+        retry_after: Seconds the server asked to wait, or None when it did not say.
+    """
+
+    sent = Sent.YES
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        status: int = 0,
+        message: str = "",
+        snippet: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(text or f"{status} {message or snippet or '(empty body)'}")
+        self.status = status
+        self.message = message
+        self.snippet = snippet
+        self.retry_after = retry_after
+
+
+class BadRequest(StatusError):
+    """400, and any 4xx without a class of its own."""
+
+
+class AddressRejected(BadRequest):
+    """The destination failed the vendor's address validation (API sheet, 2.9).
+
+    Attributes:
+        details: The validator's own words.
+        suggestion: The corrected destination, merged over the one sent and ready to be quoted; None where the
+            vendor had none.
+    """
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        status: int = 400,
+        message: str = "",
+        snippet: str = "",
+        retry_after: float | None = None,
+        details: str = "",
+        suggestion: Destination | None = None,
+    ) -> None:
+        super().__init__(text, status=status, message=message, snippet=snippet, retry_after=retry_after)
+        self.details = details
+        self.suggestion = suggestion
+
+
+class AmountOutOfRange(BadRequest):
+    """The number of pulls is below 1 or above the pack's `max_per_mint` (API sheet, 2.5)."""
+
+
+class CountryNotSupported(BadRequest):
+    """422: the destination's country is not serviced (API sheet, 2.9)."""
+
+
+class ItemAlreadyShipped(BadRequest):
+    """An item of the quote is already locked in another shipping order (API sheet, 2.10)."""
+
+
+class ItemExpired(BadRequest):
+    """The sellback offer for the item has ended (API sheet, 2.8)."""
+
+
+class ItemNotFound(BadRequest):
+    """The API's `Item not found`, whose meaning depends on the operation.
+
+    From `sell_back` it means that the id is unknown, or the item is already sold, locked in a shipping order,
+    or not a tracked user's (API sheet, 2.8). From `quote_shipping` it means that an id is unknown or belongs to
+    another partner's user (2.9).
+    """
+
+
+class MissingField(BadRequest):
+    """A required field was missing or malformed in the API's eyes (API sheet, 2.5, 2.9, 2.10)."""
+
+
+class NothingShippable(BadRequest):
+    """None of the items can be shipped (API sheet, 2.9)."""
+
+
+class OutOfStock(BadRequest):
+    """The pack cannot be bought now: disabled, out of stock, or without a card to draw (API sheet, 2.5)."""
+
+
+class PackNotFound(BadRequest):
+    """The pack id is unknown. The API says 400 here, not 404 (API sheet, 2.5)."""
+
+
+class QuoteExpired(BadRequest):
+    """The quote is past its expiry, its session unknown, or its rate not part of it (API sheet, 2.10)."""
+
+
+class AuthenticationError(StatusError):
+    """401: the API key is missing or not recognised (API sheet, section 1). It ends a bulk run."""
+
+
+class PermissionDenied(StatusError):
+    """403. An HTML body with a `cf-ray` header is the edge firewall refusing this machine's address; the
+    vendor's partner desk allow-lists addresses (API sheet, section 1).
+    """
+
+
+class NotFound(StatusError):
+    """404."""
+
+
+class CardNotFound(NotFound):
+    """The id is neither a listing nor a mint address (API sheet, 2.4)."""
+
+
+class OrderNotFound(NotFound):
+    """The order is unknown, or another partner's (API sheet, 2.11)."""
+
+
+class UserNotFound(NotFound):
+    """The user is unknown to this partner, which includes a user who never bought (API sheet, 2.7)."""
+
+
+class RateLimited(StatusError):
+    """429. All calls of the client have paused because of it."""
+
+
+class SellbackInProgress(StatusError):
+    """A sellback of this item is already under way: 400 for an active session, 429 for a concurrent call.
+
+    The 429 is a lock on the item and no rate limit; the vendor allows to try again after a moment. The other call may
+    win, and then this one meets `ItemNotFound` (API sheet, 2.8).
+    """
+
+
+class ServerError(StatusError):
+    """5xx."""
+
+
+class ShippingRequestFailed(StatusError):
+    """The reserved answer `{order_id: null, status: "error", error_message}`, a failure whatever its status
+    (API sheet, 2.10). `message` is the vendor's `error_message`.
+    """
+
+
+class TransactionFailed(StatusError):
+    """The API's `Transaction failed`, whose meaning depends on the operation and the environment.
+
+    From `get_purchase` in sandbox it means that the session is unknown, also after a restart of the sandbox; in
+    production, that the fulfilment failed (API sheet, 2.6). From `sell_back` it means that the sellback failed (2.8).
+    """
+
+
+class DecodeError(PhygitalsError):
+    """A 2xx answer whose body is not what the API documents.
+
+    Attributes:
+        status: The HTTP status, or None when the converter was used on its own.
+        problems: One line for every bad place, as `path: what is wrong`, with `$` for the whole body.
+        snippet: The beginning of the body as printable text, at most 200 characters.
+    """
+
+    sent = Sent.YES
+    _SHOWN = 5
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        status: int | None = None,
+        problems: Sequence[str] = (),
+        snippet: str = "",
+    ) -> None:
+        self.status = status
+        self.problems = tuple(problems)
+        self.snippet = snippet
+        super().__init__(text)
+
+    @property
+    def text(self) -> str:
+        """What went wrong, with the first bad places and the beginning of the body."""
+        shown = "; ".join(self.problems[: self._SHOWN])
+        more = len(self.problems) - self._SHOWN
+        lines = [super().text, shown, f"and {more} more" if more > 0 else ""]
+        if self.snippet:
+            lines.append(f"body: {self.snippet}")
+        return "; ".join(filter(None, lines))

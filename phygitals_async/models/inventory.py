@@ -1,0 +1,143 @@
+"""A user's inventory (API sheet, sections 2.7 and 3)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+from attrs import field, frozen
+
+from phygitals_async.models.fields import ABSENT, OpenEnum, instant, number
+
+
+class ItemSource(OpenEnum):
+    """Where a card came from. The list is open: a new source keeps its text."""
+
+    ENFT = "enft"
+    EBAY = "ebay"
+    FANATICS = "fanatics"
+    ALT = "alt"
+    EXTERNAL = "external"
+
+
+@frozen
+class Attribute:
+    """One fact about a card, such as Year: 2024.
+
+    Attributes:
+        trait_type: The fact's name.
+        value: Documented as text; numbers have been seen.
+    """
+
+    trait_type: str
+    value: str | int | float
+
+
+@frozen
+class Metadata:
+    """A card's name, pictures and attributes.
+
+    Attributes:
+        name: The card's name.
+        image: URL of the front picture; the canonical one.
+        back_image: URL of the back picture, or None.
+        attributes: Facts about the card; empty where the answer has none.
+        description: Free text, seldom present.
+    """
+
+    name: str
+    image: str
+    back_image: str | None
+    attributes: tuple[Attribute, ...] = ABSENT
+    description: str | None = None
+
+
+@frozen
+class Links:
+    """Where the pictures are mirrored.
+
+    Attributes:
+        image: URL of the front picture.
+        back_image: URL of the back picture, or None.
+    """
+
+    image: str
+    back_image: str | None
+
+
+@frozen
+class Content:
+    """What can be shown of an item.
+
+    Attributes:
+        metadata: Name, pictures, attributes.
+        links: Fallback pictures; None where the answer has none (sandbox purchases, section 4, S12).
+    """
+
+    metadata: Metadata
+    links: Links | None = None
+
+
+@frozen(kw_only=True)
+class Item:
+    """One graded card that a user owns.
+
+    Attributes:
+        id: The item id for sellback, quote and card details: a mint address, or a listing id such as
+            `v1|110586049456|0`.
+        claw_id: The id of the pack it was pulled from.
+        claw_slug: The slug of that pack, or None for a pack without one.
+        buyback_price: What a sellback pays now, in USD. Live in production, frozen in sandbox.
+        mint_address: The on-chain address, or None until minted.
+        purchased_at: When it was pulled, UTC.
+        buyback_expires_at: When the sellback offer ends, UTC; None means never.
+        content: Name, pictures, attributes.
+        type: Where the card came from.
+        collection_address: On-chain collection, if any.
+        token_standard: On-chain token standard, if any.
+    """
+
+    id: str
+    claw_id: str
+    claw_slug: str | None
+    buyback_price: Decimal = field(validator=number)
+    mint_address: str | None
+    purchased_at: datetime = field(validator=instant)
+    buyback_expires_at: datetime | None = field(validator=instant)
+    content: Content
+    type: ItemSource | None = None
+    collection_address: str | None = None
+    token_standard: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The card's name."""
+        return self.content.metadata.name
+
+    @property
+    def image(self) -> str:
+        """URL of the front picture, from the links where the metadata has none; may be empty."""
+        links = self.content.links
+        return self.content.metadata.image or (links.image if links else "")
+
+    def sellback_open(self, at: datetime) -> bool:
+        """Whether the sellback offer is still open at the aware datetime `at`."""
+        return self.buyback_expires_at is None or at < self.buyback_expires_at
+
+
+@frozen
+class Inventory:
+    """What one user owns: items pulled and neither sold back nor locked in a shipping order.
+
+    Attributes:
+        user_id: The user, as the API echoes it.
+        items: All of them; the API does not paginate.
+    """
+
+    user_id: str
+    items: tuple[Item, ...]
+
+    @property
+    def total_buyback(self) -> Decimal:
+        """The sum of the items' sellback values, in USD, whether or not each offer is still open."""
+        return sum((item.buyback_price for item in self.items), Decimal(0))

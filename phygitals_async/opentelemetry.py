@@ -1,0 +1,56 @@
+"""Traces of calls, for programs that use OpenTelemetry: `pip install phygitals-async[opentelemetry]`.
+
+One span for each call of an operation, from its beginning to its last attempt; no ids, no keys, no URLs.
+"""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, get_tracer
+
+from phygitals_async.errors import PhygitalsError
+from phygitals_async.observer import Attempt, Call
+from phygitals_async.progress import Progress
+
+
+class OpenTelemetryObserver:
+    """An `Observer` that makes spans: `PhygitalsClient(observer=OpenTelemetryObserver())`.
+
+    Args:
+        tracer: By default the global provider's tracer for `phygitals_async`.
+    """
+
+    def __init__(self, tracer: Tracer | None = None) -> None:
+        self._tracer = tracer or get_tracer("phygitals_async")
+        self._spans: WeakKeyDictionary[Call, Span] = WeakKeyDictionary()
+        self._attempts: WeakKeyDictionary[Call, Attempt] = WeakKeyDictionary()
+
+    def started(self, call: Call) -> None:
+        """Start the call's span, below the span that is current."""
+        self._spans[call] = self._tracer.start_span(f"phygitals {call.operation}", kind=SpanKind.CLIENT)
+
+    def attempted(self, call: Call, attempt: Attempt) -> None:
+        """Keep the attempt: the last one is what the span shows."""
+        self._attempts[call] = attempt
+
+    def retrying(self, call: Call, seconds: float) -> None:
+        """Add an event for the pause."""
+        self._spans[call].add_event("retry", {"pause_seconds": seconds})
+
+    def finished(self, call: Call, error: type[PhygitalsError] | None) -> None:
+        """End the span with the last attempt's status and sizes; an error shows by the name of its class alone."""
+        span = self._spans.pop(call)
+        if (attempt := self._attempts.pop(call, None)) is not None:
+            span.set_attribute("http.request.resend_count", call.attempts - 1)
+            span.set_attribute("http.request.body.size", attempt.request_bytes)
+            if attempt.status is not None:
+                span.set_attribute("http.response.status_code", attempt.status)
+                span.set_attribute("http.response.body.size", attempt.response_bytes)
+        if error is not None:
+            span.set_attribute("error.type", error.__name__)
+            span.set_status(Status(StatusCode.ERROR, error.__name__))
+        span.end()
+
+    def progressed(self, progress: Progress) -> None:
+        """Do nothing: each lookup of a bulk run has its own span."""

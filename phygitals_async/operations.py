@@ -1,0 +1,300 @@
+"""The operations of the Partner API, one declaration each.
+
+A declaration says everything the rest of the library needs to know of an endpoint. Adding one takes a
+declaration here, a method on the client and a model.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+from attrs import Factory, field, frozen
+
+from phygitals_async import errors, models
+from phygitals_async.arguments import AMOUNT, DESTINATION, FLAG, ID, IDS, PULLS_LIMIT, Argument
+
+T = TypeVar("T")
+
+
+class Effect(enum.Enum):
+    """What a call does besides answering."""
+
+    READS = "reads"
+    MOVES_MONEY = "moves money"
+    MOVES_GOODS = "moves goods"
+
+    @property
+    def is_irreversible(self) -> bool:
+        """Whether the call must not be made twice."""
+        return self is not Effect.READS
+
+
+@frozen
+class Refusal:
+    """One way the API says no.
+
+    Attributes:
+        status: The HTTP status, or None for any.
+        text: What the body says; `{...}` at its end stands for anything.
+        error: The class raised for it.
+        key: The key of the body under which it is said.
+        null: A key that must be there, and be null.
+        details: Reads further attributes of the error out of the body and the arguments of the call.
+    """
+
+    status: int | None
+    text: str
+    error: type[errors.StatusError]
+    key: str = "error"
+    null: str | None = None
+    details: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] | None = None
+
+    def matches(self, status: int, body: Mapping[str, Any]) -> bool:
+        """Whether an answer is this refusal."""
+        said = body.get(self.key)
+        fixed, template, _ = self.text.partition("{")
+        return (
+            self.status in (status, None)
+            and isinstance(said, str)
+            and (self.null is None or body.get(self.null, "absent") is None)
+            and (said.startswith(fixed) if template else said == fixed)
+        )
+
+
+@frozen(kw_only=True)
+class Operation(Generic[T]):
+    """One endpoint.
+
+    Attributes:
+        name: The client method, as errors report it.
+        method: The HTTP method.
+        path: Relative to the path prefix; `{name}` stands for the argument of that name, an id.
+        query: Query parameter to argument. A collection repeats the parameter.
+        body: Field of the JSON body to argument.
+        effect: What the call does. One that moves money or goods is sent at most once.
+        answer: What a 2xx body is structured into.
+        read: Takes the result out of the answer, or raises the refusal that hides in it.
+        refusals: The refusals it knows; other answers get the class of their status.
+    """
+
+    name: str
+    method: str
+    path: str
+    query: Mapping[str, Argument] = field(factory=dict)
+    body: Mapping[str, Argument] = field(factory=dict)
+    effect: Effect = Effect.READS
+    answer: Any
+    read: Callable[[Any], T] = Factory(lambda: _as_it_is)
+    refusals: Sequence[Refusal] = ()
+    path_arguments: Sequence[str] = field(init=False)
+    _arguments: Mapping[str, Argument] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        names = tuple(re.findall(r"{(\w+)}", self.path))
+        of_all = (*(Argument(name, ID) for name in names), *self.query.values(), *self.body.values())
+        object.__setattr__(self, "path_arguments", names)
+        object.__setattr__(self, "_arguments", {argument.name: argument for argument in of_all})
+
+    def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments as they are sent.
+
+        Raises:
+            InvalidArgumentError: One of them cannot be.
+        """
+        return {name: argument.check(arguments[name]) for name, argument in self._arguments.items()}
+
+
+def _as_it_is(answer: T) -> T:
+    return answer
+
+
+def _read_chase_cards(answer: tuple[models.ChaseCard, ...] | None) -> tuple[models.ChaseCard, ...]:
+    return answer or ()
+
+
+def _read_started(answer: models.StartedPurchase) -> models.StartedPurchase:
+    if answer.session_id in ("", ".", ".."):
+        raise errors.DecodeError("no session in the answer", problems=["$.session_id: empty"])
+    return answer
+
+
+def _read_purchase(answer: models.PurchaseAnswer) -> models.Purchase | None:
+    if answer.result is not None:
+        return answer.result
+    if answer.error is not None or answer.status == "failed":
+        raise errors.TransactionFailed(status=200, message=answer.error or "status: failed")
+    if answer.status == "pending":
+        return None
+    raise errors.DecodeError("neither a fulfilled, a pending nor a failed purchase", problems=["$.result: missing"])
+
+
+def _read_sellback(answer: models.SellbackAnswer) -> models.Sellback:
+    if not answer.success:
+        raise errors.TransactionFailed(status=200, message=answer.error or "success: false")
+    if answer.amount is None:
+        raise errors.DecodeError("no amount in the answer", problems=["$.amount: missing"])
+    return models.Sellback(success=True, amount=answer.amount)
+
+
+def _read_shipping_request(answer: models.ShippingAnswer) -> models.ShippingRequest:
+    if answer.status == "error" and not answer.order_id:
+        raise errors.ShippingRequestFailed(status=200, message=answer.error_message or "status: error")
+    if not answer.order_id or answer.status == "error":
+        raise errors.DecodeError("no order in the answer", problems=["$.order_id: missing"])
+    return models.ShippingRequest(order_id=answer.order_id, status=answer.status)
+
+
+def _address_details(body: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    details, suggested = body.get("details"), body.get("suggested")
+    destination: models.Destination = arguments["destination"]
+    return {
+        "details": details if isinstance(details, str) else "",
+        # Whether a suggestion repeats name, phone and email is not known (API sheet, 2.9): merge it.
+        "suggestion": destination.merged(suggested) if isinstance(suggested, dict) else None,
+    }
+
+
+def _error_message(body: Mapping[str, Any], _: Mapping[str, Any]) -> dict[str, Any]:
+    text = body.get("error_message")
+    return {"message": text if isinstance(text, str) else ""}
+
+
+LIST_PACKS: Final = Operation[tuple[models.Pack, ...]](
+    name="list_packs",
+    method="GET",
+    path="/vm/available",
+    query={
+        "platform": Argument("platform", ID, optional=True),
+        "includeRepacks": Argument("include_repacks", FLAG, optional=True),
+    },
+    answer=tuple[models.Pack, ...],
+)
+LIST_CHASE_CARDS: Final = Operation[tuple[models.ChaseCard, ...]](
+    name="list_chase_cards",
+    method="GET",
+    path="/vm/chase/{slug}",
+    answer=tuple[models.ChaseCard, ...] | None,
+    read=_read_chase_cards,
+)
+LIST_RECENT_PULLS: Final = Operation[tuple[models.Pull, ...]](
+    name="list_recent_pulls",
+    method="GET",
+    path="/vm/recent-pulls",
+    query={
+        "claw_ids": Argument("claw_ids", IDS, optional=True),
+        "limit": Argument("limit", PULLS_LIMIT, optional=True),
+    },
+    answer=tuple[models.Pull, ...],
+)
+GET_CARD: Final = Operation[models.Card](
+    name="get_card",
+    method="GET",
+    path="/card/{item_id}",
+    answer=models.Card,
+    refusals=[Refusal(404, "Card not found", errors.CardNotFound)],
+)
+START_PURCHASE: Final = Operation[models.StartedPurchase](
+    name="start_purchase",
+    method="POST",
+    path="/vm/buy/init",
+    body={
+        "id": Argument("pack_id", ID),
+        "amount": Argument("amount", AMOUNT),
+        "user_id": Argument("user_id", ID),
+    },
+    effect=Effect.MOVES_MONEY,
+    answer=models.StartedPurchase,
+    read=_read_started,
+    refusals=[
+        Refusal(400, "Claw machine is out of stock", errors.OutOfStock),
+        Refusal(400, "Amount must be greater than 0", errors.AmountOutOfRange),
+        Refusal(400, "Amount must be less than or equal to {max_per_mint}", errors.AmountOutOfRange),
+        Refusal(400, "VM not found", errors.PackNotFound),
+        Refusal(400, "user_id is required", errors.MissingField),
+    ],
+)
+GET_PURCHASE: Final = Operation[models.Purchase | None](
+    name="get_purchase",
+    method="POST",
+    path="/vm/buy/status",
+    body={"session_id": Argument("session_id", ID)},
+    answer=models.PurchaseAnswer,
+    read=_read_purchase,
+    refusals=[Refusal(400, "Transaction failed", errors.TransactionFailed)],
+)
+GET_INVENTORY: Final = Operation[models.Inventory](
+    name="get_inventory",
+    method="GET",
+    path="/inventory/{user_id}",
+    answer=models.Inventory,
+    refusals=[Refusal(404, "User not found", errors.UserNotFound)],
+)
+SELL_BACK: Final = Operation[models.Sellback](
+    name="sell_back",
+    method="POST",
+    path="/vm/buyback",
+    body={"item_id": Argument("item_id", ID)},
+    effect=Effect.MOVES_MONEY,
+    answer=models.SellbackAnswer,
+    read=_read_sellback,
+    refusals=[
+        Refusal(400, "Item not found", errors.ItemNotFound),
+        Refusal(400, "Item has expired", errors.ItemExpired),
+        Refusal(400, "Transaction failed", errors.TransactionFailed),
+        Refusal(400, "Item already has an active buyback session", errors.SellbackInProgress),
+        Refusal(429, "A buyback request for this item is already being processed", errors.SellbackInProgress),
+    ],
+)
+QUOTE_SHIPPING: Final = Operation[models.ShippingQuotes](
+    name="quote_shipping",
+    method="POST",
+    path="/ship/quote",
+    body={"item_ids": Argument("item_ids", IDS), "destination": Argument("destination", DESTINATION)},
+    answer=models.ShippingQuotes,
+    refusals=[
+        Refusal(400, "item_ids is required", errors.MissingField),
+        Refusal(400, "Invalid destination address", errors.AddressRejected, details=_address_details),
+        Refusal(400, "Item not found", errors.ItemNotFound),
+        Refusal(400, "No shippable items in request", errors.NothingShippable),
+        Refusal(422, "Country not supported", errors.CountryNotSupported),
+    ],
+)
+REQUEST_SHIPPING: Final = Operation[models.ShippingRequest](
+    name="request_shipping",
+    method="POST",
+    path="/ship/request",
+    body={"quote_id": Argument("quote_id", ID)},
+    effect=Effect.MOVES_GOODS,
+    answer=models.ShippingAnswer,
+    read=_read_shipping_request,
+    refusals=[
+        Refusal(400, "quote_id is required", errors.MissingField),
+        Refusal(400, "Quote expired", errors.QuoteExpired),
+        Refusal(400, "Item already shipped", errors.ItemAlreadyShipped),
+        Refusal(None, "error", errors.ShippingRequestFailed, key="status", null="order_id", details=_error_message),
+    ],
+)
+GET_SHIPPING_ORDER: Final = Operation[models.ShippingOrder](
+    name="get_shipping_order",
+    method="GET",
+    path="/ship/order/{order_id}",
+    answer=models.ShippingOrder,
+    refusals=[Refusal(404, "Order not found", errors.OrderNotFound)],
+)
+
+OPERATIONS: Final[tuple[Operation[Any], ...]] = (
+    LIST_PACKS,
+    LIST_CHASE_CARDS,
+    LIST_RECENT_PULLS,
+    GET_CARD,
+    START_PURCHASE,
+    GET_PURCHASE,
+    GET_INVENTORY,
+    SELL_BACK,
+    QUOTE_SHIPPING,
+    REQUEST_SHIPPING,
+    GET_SHIPPING_ORDER,
+)

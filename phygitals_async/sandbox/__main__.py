@@ -1,0 +1,50 @@
+"""Serves a sandbox over HTTP: `python -m phygitals_async.sandbox --port 8765 --users 100`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from collections.abc import Sequence
+
+from phygitals_async.sandbox.options import RateLimit
+from phygitals_async.sandbox.population import populate, user_name
+from phygitals_async.sandbox.sandbox import Sandbox
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the server until SIGINT or SIGTERM."""
+    parser = argparse.ArgumentParser(
+        prog="phygitals-sandbox", description="Serve a sandbox of the Phygitals Partner API over HTTP, on this machine."
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8765, help="port, or 0 for a free one (default: %(default)s)")
+    parser.add_argument("--users", type=int, default=0, help="users to start with (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="makes the data repeatable (default: %(default)s)")
+    parser.add_argument("--rate-limit", type=float, help="requests per second to answer (default: no limit)")
+    parser.add_argument("--no-retry-after", action="store_true", help="answer 429 without Retry-After")
+    asyncio.run(_serve(parser.parse_args(arguments)))
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    # The core names a transport here and in PhygitalsClient's default, both when needed and not before.
+    from phygitals_transports.aiohttp_server import serve
+
+    sandbox = Sandbox(seed=options.seed)
+    if options.rate_limit:
+        sandbox.options.rate_limit = RateLimit(options.rate_limit, retry_after=not options.no_retry_after)
+    populate(sandbox, options.users, seed=options.seed)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with serve(sandbox, host=options.host, port=options.port) as url:
+        print(f"base URL  {url}/_", flush=True)
+        print("API key   sandbox-local (any key that starts with sandbox-)", flush=True)
+        if options.users:
+            print(f"users     {user_name(0)} to {user_name(options.users - 1)}", flush=True)
+        print("ready", flush=True)
+        await stop.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""Who owns what: purchases, sellbacks, quotes and orders, and the refusals the vendor documents for them."""
+
+from __future__ import annotations
+
+import base64
+import enum
+import random
+import uuid
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from attrs import define, evolve, field, frozen
+
+from phygitals_async.models import Content, Item, OrderStatus, ShippingQuote
+from phygitals_async.sandbox.catalogue import CENT, Listing, PackStock
+from phygitals_async.sandbox.options import SandboxOptions
+
+SELLBACK_WINDOW: Final = timedelta(days=7)
+QUOTE_LIFETIME: Final = timedelta(minutes=15)
+
+_PULLS_KEPT: Final = 1000
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_RATES: Final = (
+    ("standard", "USPS", "Ground Advantage", Decimal("5.95"), 3, 5, False),
+    ("priority", "USPS", "Priority Mail", Decimal("9.75"), 1, 3, True),
+    ("express", "FedEx", "2Day", Decimal("18.50"), 2, 2, True),
+)
+_STAGES: Final = (
+    OrderStatus.QUEUED,
+    OrderStatus.PROCESSING,
+    OrderStatus.LABEL_CREATED,
+    OrderStatus.SHIPPED,
+    OrderStatus.DELIVERED,
+)
+
+
+class Refused(Exception):
+    """The API says no.
+
+    Attributes:
+        status: The HTTP status.
+        body: The JSON body.
+    """
+
+    def __init__(self, status: int, error: str, **more: Any) -> None:
+        super().__init__(error)
+        self.status = status
+        self.body: dict[str, Any] = {"error": error, **more}
+
+
+class State(enum.Enum):
+    """The life cycle of an item (API sheet, section 4)."""
+
+    OWNED = "owned"
+    SOLD = "sold"
+    LOCKED = "locked"
+
+
+@define(eq=False)
+class Holding:
+    """One item of one user. Two of them are never equal: one listing can go to several users (S7)."""
+
+    user_id: str
+    item: Item
+    fmv: Decimal
+    state: State = State.OWNED
+
+
+@define
+class PurchaseSession:
+    """A purchase under way or fulfilled."""
+
+    session_id: str
+    user_id: str
+    holdings: list[Holding]
+    public_id: str
+    tx_hash: str
+    pending_polls: int
+    fails: bool
+
+
+@frozen
+class QuoteSession:
+    """Quotes for some items, until they expire."""
+
+    session_id: str
+    expires_at: datetime
+    holdings: Sequence[Holding]
+    destination: Mapping[str, Any]
+    quotes: Sequence[ShippingQuote]
+
+
+@define
+class Order:
+    """A shipping order, and when it was made."""
+
+    order_id: str
+    quote: ShippingQuote
+    holdings: Sequence[Holding]
+    destination: Mapping[str, Any]
+    created_at: datetime
+
+
+@define
+class Ledger:
+    """The state machine of section 4, without its HTTP face. Every public method may raise `Refused`."""
+
+    clock: Callable[[], datetime]
+    rng: random.Random
+    options: SandboxOptions
+    users: dict[str, list[Holding]] = field(factory=dict)
+    pulls: deque[Holding] = field(factory=lambda: deque(maxlen=_PULLS_KEPT))
+    _holdings: defaultdict[str, list[Holding]] = field(factory=lambda: defaultdict(list))
+    _purchases: dict[str, PurchaseSession] = field(factory=dict)
+    _quotes: dict[str, QuoteSession] = field(factory=dict)
+    _orders: dict[str, Order] = field(factory=dict)
+
+    def give(self, user_id: str, item: Item, fmv: Decimal) -> Holding:
+        """Make a user own an item, in the place of the one with the same id that they own, if any."""
+        for owned in self.users.get(user_id, []):
+            if owned.item.id == item.id:
+                owned.item, owned.fmv = item, fmv
+                return owned
+        holding = Holding(user_id, item, fmv)
+        self._own(holding)
+        return holding
+
+    def find(self, item_id: object) -> Holding | None:
+        """Return the oldest holding of an item, the owned before the locked (S7)."""
+        holdings = self._holdings.get(item_id, ()) if isinstance(item_id, str) else ()
+        return min(holdings, key=lambda holding: holding.state is not State.OWNED, default=None)
+
+    def inventory(self, user_id: str) -> tuple[Item, ...]:
+        """Return what a user owns, at live prices."""
+        if user_id not in self.users:
+            raise Refused(404, "User not found")
+        return tuple(evolve(holding.item, buyback_price=self._live_price(holding)) for holding in self.users[user_id])
+
+    def buy(self, stock: PackStock | None, amount: object, user_id: object) -> PurchaseSession:
+        """Start a purchase, fulfilled at once unless the options say otherwise (S6)."""
+        if not isinstance(user_id, str) or not user_id:
+            raise Refused(400, "user_id is required")
+        if stock is None:
+            raise Refused(400, "VM not found")
+        pack = stock.pack
+        if isinstance(amount, bool) or not isinstance(amount, int) or amount < 1:
+            raise Refused(400, "Amount must be greater than 0")
+        if amount > pack.max_per_mint:
+            raise Refused(400, f"Amount must be less than or equal to {pack.max_per_mint}")
+        drawn = self._draw(stock, amount, user_id) if pack.purchasable else []
+        if not drawn:
+            raise Refused(400, "Claw machine is out of stock")
+        session = PurchaseSession(
+            session_id=str(uuid.UUID(int=self.rng.getrandbits(128), version=4)),
+            user_id=user_id,
+            holdings=[Holding(user_id, self._item(stock, listing), listing.fmv) for listing in drawn],
+            public_id="_" + "".join(self.rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=4)),
+            tx_hash="sandbox_" + self._base64url(24),
+            pending_polls=self.options.pending_polls,
+            fails=self.options.fail_purchases,
+        )
+        self._purchases[session.session_id] = session
+        if not session.pending_polls and not session.fails:
+            self._fulfil(session)
+        return session
+
+    def poll(self, session_id: object) -> PurchaseSession | None:
+        """Return a fulfilled purchase, or None while it is pending (S9)."""
+        session = self._purchases.get(session_id) if isinstance(session_id, str) else None
+        if session is None:
+            raise Refused(400, "Transaction failed")
+        if session.pending_polls:
+            session.pending_polls -= 1
+            if not session.pending_polls and not session.fails:
+                self._fulfil(session)
+            return None
+        if session.fails:
+            raise Refused(400, "Transaction failed")
+        return session
+
+    def sell(self, item_id: object) -> Decimal:
+        """Sell an item back and return the amount (S13 to S15)."""
+        holding = self.find(item_id)
+        if holding is None or holding.state is not State.OWNED:
+            raise Refused(400, "Item not found")
+        if self.options.use_up("lock_sellbacks"):
+            raise Refused(429, "A buyback request for this item is already being processed")
+        if self.options.use_up("busy_sellbacks"):
+            raise Refused(400, "Item already has an active buyback session")
+        if not holding.item.sellback_open(self.clock()):
+            raise Refused(400, "Item has expired")
+        if self.options.use_up("fail_sellbacks"):
+            raise Refused(400, "Transaction failed")
+        holding.state = State.SOLD
+        self.users[holding.user_id].remove(holding)
+        self._holdings[holding.item.id].remove(holding)
+        return self._live_price(holding)
+
+    def quote(self, item_ids: object, destination: object) -> QuoteSession:
+        """Quote shipping for items (S16, S18)."""
+        if not isinstance(item_ids, list) or not item_ids:
+            raise Refused(400, "item_ids is required")
+        address = destination if isinstance(destination, dict) else {}
+        country = address.get("country")
+        if not isinstance(country, str) or len(country) != 2:
+            raise Refused(422, "Country not supported")
+        if self.options.countries is not None and country not in self.options.countries:
+            raise Refused(422, "Country not supported")
+        if self.options.use_up("reject_addresses"):
+            more = {} if self.options.suggestion is None else {"suggested": dict(self.options.suggestion)}
+            raise Refused(400, "Invalid destination address", details="The address could not be validated.", **more)
+        # A locked item can be quoted: the request is what answers that it is already shipped.
+        found = [self.find(item_id) for item_id in item_ids]
+        if None in found:
+            raise Refused(400, "Item not found")
+        # An item named twice ships once.
+        holdings = [holding for holding in dict.fromkeys(found) if holding is not None]
+        shippable = [holding for holding in holdings if holding.item.id not in self.options.unshippable]
+        if not shippable:
+            raise Refused(400, "No shippable items in request")
+        session_id = "quote_" + "".join(self.rng.choices(_CROCKFORD, k=26))
+        quotes = [
+            ShippingQuote(
+                id=f"{session_id}_rate_{key}", carrier=carrier, service=service, amount=amount,
+                estimated_days_min=least, estimated_days_max=most, insured=insured,
+            )
+            for key, carrier, service, amount, least, most, insured in _RATES
+        ]  # fmt: skip
+        session = QuoteSession(session_id, self.clock() + QUOTE_LIFETIME, shippable, address, quotes)
+        self._quotes[session_id] = session
+        return session
+
+    def ship(self, quote_id: object) -> Order:
+        """Turn a quote into an order (S17, S19)."""
+        if not isinstance(quote_id, str) or "_rate_" not in quote_id:
+            raise Refused(400, "quote_id is required")
+        session = self._quotes.get(quote_id.partition("_rate_")[0])
+        quotes = [] if session is None else [quote for quote in session.quotes if quote.id == quote_id]
+        if session is None or not quotes or self.clock() >= session.expires_at:
+            raise Refused(400, "Quote expired")
+        if any(holding.state is not State.OWNED for holding in session.holdings):
+            raise Refused(400, "Item already shipped")
+        for holding in session.holdings:
+            holding.state = State.LOCKED
+            self.users[holding.user_id].remove(holding)
+        order_id = "order_" + self._base64url(12)
+        order = Order(order_id, quotes[0], session.holdings, session.destination, self.clock())
+        self._orders[order_id] = order
+        return order
+
+    def order(self, order_id: str) -> Order:
+        """Return an order."""
+        if order_id not in self._orders:
+            raise Refused(404, "Order not found")
+        return self._orders[order_id]
+
+    def status_of(self, order: Order) -> OrderStatus:
+        """Return where an order stands now: queued for ever unless the options say otherwise (S20)."""
+        if self.options.order_stage is None:
+            return OrderStatus.QUEUED
+        passed = max(0, (self.clock() - order.created_at) // self.options.order_stage)
+        if self.options.cancel_orders and passed >= 1:
+            return OrderStatus.CANCELLED
+        return _STAGES[min(passed, len(_STAGES) - 1)]
+
+    def reached_at(self, order: Order, status: OrderStatus) -> datetime | None:
+        """Return when an order came to a status, or None if it has not."""
+        stage = self.options.order_stage
+        if stage is None or self.status_of(order) not in _STAGES[_STAGES.index(status) :]:
+            return None
+        return order.created_at + stage * _STAGES.index(status)
+
+    def _draw(self, stock: PackStock, amount: int, user_id: str) -> list[Listing]:
+        held = {holding.item.id for holding in self.users.get(user_id, ())}
+        drawn: list[Listing] = []
+        for _ in range(amount):
+            listing = stock.draw(self.rng, held)
+            if listing is None:
+                return []
+            held.add(listing.id)
+            drawn.append(listing)
+        return drawn
+
+    def _item(self, stock: PackStock, listing: Listing) -> Item:
+        now = self.clock()
+        return Item(
+            id=listing.id,
+            claw_id=stock.pack.id,
+            claw_slug=stock.pack.slug,
+            buyback_price=stock.price(listing),
+            mint_address=listing.mint_address,
+            purchased_at=now,
+            buyback_expires_at=now + SELLBACK_WINDOW,
+            content=Content(listing.metadata, listing.links),
+            type=listing.type,
+        )
+
+    def _fulfil(self, session: PurchaseSession) -> None:
+        for holding in session.holdings:
+            self._own(holding)
+
+    def _own(self, holding: Holding) -> None:
+        self.users.setdefault(holding.user_id, []).append(holding)
+        self._holdings[holding.item.id].append(holding)
+        self.pulls.append(holding)
+
+    def _live_price(self, holding: Holding) -> Decimal:
+        price, factor = holding.item.buyback_price, self.options.price_factor
+        return price if factor == 1 else (price * factor).quantize(CENT)
+
+    def _base64url(self, size: int) -> str:
+        return base64.urlsafe_b64encode(self.rng.randbytes(size)).decode()

@@ -1,0 +1,67 @@
+"""Fills a sandbox with many users whose items have every shape the documents allow."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from decimal import Decimal
+from typing import Final
+
+import attrs
+
+from phygitals_async.models import Attribute, ItemSource
+from phygitals_async.sandbox.sandbox import Sandbox
+
+MOST_ITEMS: Final = 60
+
+_PLAYERS: Final = (
+    "Juan Soto", "Mike Trout", "Shohei Ohtani", "Aaron Judge", "Victor Wembanyama", "Caitlin Clark",
+    "LeBron James", "Pikachu", "Charizard", "Mewtwo", "Lionel Messi", "Kylian Mbappé",
+)  # fmt: skip
+_PRINTINGS: Final = ("Base", "Refractor", "RC Auto /25", "Gold /50", "Superfractor 1/1", "Holo", "First Edition")
+_GRADES: Final = ("PSA 10.0", "PSA 9.0", "BGS 9.5", "SGC 10.0")
+_CATEGORIES: Final = ("Baseball", "Basketball", "Pokémon", "Soccer")
+
+
+def user_name(number: int) -> str:
+    """Return the id of the `number`-th user, counted from 0."""
+    return f"user_{number:06d}"
+
+
+def populate(sandbox: Sandbox, users: int, *, seed: int = 0) -> None:
+    """Add `users` users named by `user_name`, each owning 0 to 60 items; the same seed gives the same items."""
+    rng = random.Random(seed)  # noqa: S311 - repeatable test data.
+    now = sandbox.now()
+    for number in range(users):
+        user_id = user_name(number)
+        sandbox.add_user(user_id)
+        for _ in range(rng.randint(0, MOST_ITEMS)):
+            item = sandbox.add_item(
+                user_id,
+                name=f"{rng.randint(1986, 2025)} {rng.choice(_PLAYERS)} {rng.choice(_PRINTINGS)}",
+                buyback_price=_price(rng),
+                type=rng.choice(list(ItemSource)),
+                claw_slug=rng.choice(("topps-chrome-2024", "pokemon-vault", None)),
+                back_image=rng.choice(("https://cdn.phygitals.com/cards/back.png", None)),
+                attributes=_attributes(rng),
+                purchased_at=now - timedelta(seconds=rng.randrange(7 * 24 * 3600)),
+            )
+            if rng.random() < 0.05:
+                # Only production has items whose sellback offer never ends (section 4, S14).
+                sandbox.put_item(user_id, attrs.evolve(item, buyback_expires_at=None))
+
+
+def _price(rng: random.Random) -> Decimal:
+    cents = int(100 * rng.lognormvariate(3, 1.2))
+    return Decimal(max(cents, 50)).scaleb(-2)
+
+
+def _attributes(rng: random.Random) -> tuple[Attribute, ...]:
+    if rng.random() < 0.1:
+        return ()
+    year: str | int = rng.randint(1986, 2025)
+    return (
+        Attribute("Year", year if rng.random() < 0.1 else str(year)),
+        Attribute("Grade", rng.choice(_GRADES)),
+        Attribute("Category", rng.choice(_CATEGORIES)),
+    )

@@ -1,0 +1,215 @@
+"""Answers requests as the documented sandbox does (API sheet, section 4)."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from html import escape
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+
+from phygitals_async.converter import build_converter
+from phygitals_async.models import Attribute, Content, Item, ItemSource, Pack
+from phygitals_async.operations import OPERATIONS, Operation
+from phygitals_async.sandbox.answers import Answers, feed_value
+from phygitals_async.sandbox.catalogue import CDN, Listing, PackStock, default_catalogue, item_id
+from phygitals_async.sandbox.ledger import SELLBACK_WINDOW, Ledger, Refused
+from phygitals_async.sandbox.options import RateLimit, SandboxOptions, TokenBucket
+from phygitals_async.transport import Request, Response
+
+
+def utc_now() -> datetime:
+    """Return the time now, cut to the milliseconds that the API writes."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+class Sandbox:
+    """The vendor's sandbox, kept in memory: call it with a `Request` and it returns a `Response`.
+
+    It accepts every key that starts with `sandbox-`, at `/api/v1` and at `/_/api/v1` of any host. It holds its state
+    until `wipe()` (S1).
+
+    Args:
+        clock: Returns the time now, UTC; replace it to move time in a test, or use `advance`.
+        seed: Makes what it invents and draws repeatable.
+        options: What only production does.
+
+    Attributes:
+        options: Change them at any time.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        seed: int | None = None,
+        options: SandboxOptions | None = None,
+    ) -> None:
+        self.options = options or SandboxOptions()
+        self._clock = clock
+        self._ahead = timedelta(0)
+        # What it draws needs to be repeatable here, not unguessable.
+        self._rng = random.Random(seed)  # noqa: S311
+        self._stocks = {stock.pack.id: stock for stock in default_catalogue(self._rng)}
+        self._ledger = self._new_ledger()
+        self._bucket: TokenBucket | None = None
+        self._converter = build_converter()
+        self._routes = [(operation, _path_pattern(operation)) for operation in OPERATIONS]
+
+    @property
+    def packs(self) -> tuple[Pack, ...]:
+        """The packs on offer."""
+        return tuple(stock.pack for stock in self._stocks.values())
+
+    def now(self) -> datetime:
+        """Return the sandbox's time, UTC."""
+        return self._clock() + self._ahead
+
+    def advance(self, by: timedelta) -> None:
+        """Move the sandbox's time ahead of its clock."""
+        self._ahead += by
+
+    def wipe(self) -> None:
+        """Forget users, purchases, quotes and orders, as a restart of the vendor's sandbox does (S1)."""
+        self._ledger = self._new_ledger()
+
+    def add_pack(self, pack: Pack, listings: Collection[Listing] = ()) -> None:
+        """Offer a pack, replacing one with the same id. Each listing goes to the tier its value falls in.
+
+        Raises:
+            ValueError: There are listings, but the pack has no rarity tier.
+        """
+        self._stocks[pack.id] = PackStock(pack, listings)
+
+    def add_user(self, user_id: str) -> None:
+        """Make a user known, owning nothing. A known user changes nothing."""
+        self._ledger.users.setdefault(user_id, [])
+
+    def add_item(
+        self,
+        user_id: str,
+        *,
+        name: str,
+        buyback_price: Decimal,
+        id: str | None = None,  # noqa: A002 - the API's own word.
+        type: ItemSource | None = ItemSource.ENFT,  # noqa: A002 - the API's own word.
+        claw_id: str | None = None,
+        claw_slug: str | None = "topps-chrome-2024",
+        image: str = f"{CDN}/cards/front.png",
+        back_image: str | None = f"{CDN}/cards/back.png",
+        attributes: tuple[Attribute, ...] = (),
+        purchased_at: datetime | None = None,
+    ) -> Item:
+        """Give a user an item, as if pulled from a pack, and return it as inventory shows it.
+
+        An item of eBay has no mint address (S11); its sellback window is 7 days (S14).
+
+        Args:
+            user_id: The owner; becomes known if it was not.
+            name: The card's name.
+            buyback_price: What a sellback pays, in USD.
+            id: The item id; invented by default.
+            type: Where the card comes from.
+            claw_id: The pack's id; by default the first pack's.
+            claw_slug: The pack's slug.
+            image: URL of the front picture.
+            back_image: URL of the back picture.
+            attributes: Facts about the card.
+            purchased_at: When it was pulled, UTC; now by default.
+        """
+        pulled = purchased_at or self.now()
+        listing = Listing(
+            id=id or item_id(self._rng, type),
+            name=name,
+            fmv=feed_value(buyback_price),
+            type=type,
+            image=image,
+            back_image=back_image,
+            attributes=attributes,
+        )
+        item = Item(
+            id=listing.id,
+            claw_id=claw_id or next(iter(self._stocks)),
+            claw_slug=claw_slug,
+            buyback_price=buyback_price,
+            mint_address=listing.mint_address,
+            purchased_at=pulled,
+            buyback_expires_at=pulled + SELLBACK_WINDOW,
+            content=Content(listing.metadata, listing.links),
+            type=type,
+        )
+        self.put_item(user_id, item)
+        return item
+
+    def put_item(self, user_id: str, item: Item) -> None:
+        """Give a user exactly `item`, such as one that only production would show."""
+        self._ledger.give(user_id, item, feed_value(item.buyback_price))
+
+    def __call__(self, request: Request) -> Response:
+        """Answer one request."""
+        if (limit := self.options.rate_limit) is not None and (wait := self._seconds_to_wait(limit)) is not None:
+            asked = {"retry-after": str(int(wait) + 1)} if limit.retry_after else {}
+            return self._json(429, {"error": "Rate limit exceeded"}, asked)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        if not headers.get("x-api-key", "").startswith("sandbox-"):
+            return self._json(401, {"error": "Invalid API key"})
+        path, query = _path_and_query(request.url)
+        below = re.sub(r"^(/_)?/api/v1(?=/)", "", path)
+        for operation, pattern in self._routes:
+            if operation.method == request.method and below != path and (found := pattern.fullmatch(below)):
+                segments = {name: unquote(text) for name, text in found.groupdict().items()}
+                parameters = parse_qs(query, keep_blank_values=True)
+                answers = Answers(self._stocks, self._ledger, self._converter)
+                try:
+                    body = _object(headers.get("content-type", ""), request.body)
+                    return self._json(200, getattr(answers, operation.name)(**segments, query=parameters, body=body))
+                except Refused as refused:
+                    return self._json(refused.status, refused.body)
+        return _default_404(request.method, path)
+
+    def _new_ledger(self) -> Ledger:
+        return Ledger(self.now, self._rng, self.options)
+
+    def _seconds_to_wait(self, limit: RateLimit) -> float | None:
+        if self._bucket is None or self._bucket.limit is not limit:
+            self._bucket = TokenBucket(limit, self.now())
+        return self._bucket.take(self.now())
+
+    def _json(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> Response:
+        content_type = {"content-type": "application/json; charset=utf-8"}
+        return Response(status, {**content_type, **(headers or {})}, self._converter.dumps(body))
+
+
+def _path_pattern(operation: Operation[Any]) -> re.Pattern[str]:
+    """Match an operation's path; an encoded slash stays inside its segment."""
+    return re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", operation.path))
+
+
+def _object(content_type: str, body: bytes | None) -> Mapping[str, Any]:
+    """Read a JSON object; a body of any other kind counts as empty, so its fields are missing."""
+    if content_type.partition(";")[0].strip().lower() != "application/json" or not body:
+        return {}
+    try:
+        plain = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise Refused(400, "Invalid JSON") from None
+    return plain if isinstance(plain, dict) else {}
+
+
+def _path_and_query(url: str) -> tuple[str, str]:
+    """Split a URL whose host may be anything a client put into its Host header."""
+    target = url.partition("#")[0].partition("://")[2]
+    path, _, query = target[target.find("/") :].partition("?") if "/" in target else ("/", "", "")
+    return path, query
+
+
+def _default_404(method: str, path: str) -> Response:
+    """Answer as a server without such a route; its body is undocumented, and no JSON (section 2.7)."""
+    html = f"<!DOCTYPE html>\n<html><body><pre>Cannot {escape(method)} {escape(path)}</pre></body></html>\n"
+    return Response(404, {"content-type": "text/html; charset=utf-8"}, html.encode())

@@ -1,0 +1,905 @@
+"""The faults, as data: what goes wrong, how it is brought about, and what may come of it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import resource
+import socket
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final, Literal
+from unittest import mock
+
+import aiohttp
+import anyio
+import trustme
+from aiohttp.abc import AbstractResolver, ResolveResult
+from attrs import define, frozen
+
+from phygitals_async import ConnectError, ConnectionLost, ProtocolError, Request, Response, ResponseTooLarge
+from phygitals_transports import AiohttpTransport
+from phygitals_transports.memory import Handler
+
+from .server import FaultServer, Peer, Received, Script, chunked, http
+
+KEY: Final = "sandbox-canary-5e3b0c7d91aa4f62"
+MAX_BODY: Final = 256 * 1024
+
+OK: Final = "ok"
+_JSON: Final = b"Content-Type: application/json\r\n"
+_HTML: Final = b"<!DOCTYPE html><html><head><title>Sorry</title></head><body><h1>Error</h1></body></html>"
+
+
+@define
+class Site:
+    """Where a client finds, or does not find, the server.
+
+    Attributes:
+        base_url: The client's base URL.
+        transport: The client's transport.
+        heal: Puts right what the setting itself does wrong, besides listening; None where that cannot be done.
+        around: Is entered around the call under the fault.
+    """
+
+    base_url: str
+    transport: AiohttpTransport
+    heal: Callable[[], Awaitable[None]] | None
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+Setting = Callable[[FaultServer], AbstractAsyncContextManager[Site]]
+
+
+async def _nothing() -> None:
+    """Heal what needs no healing."""
+
+
+def _transport(session: aiohttp.ClientSession | None = None, **options: Any) -> AiohttpTransport:
+    return AiohttpTransport(session, max_body=MAX_BODY, **{"connect_timeout": 5.0, **options})
+
+
+@asynccontextmanager
+async def plain(server: FaultServer) -> AsyncIterator[Site]:
+    """Address the server as it is."""
+    yield Site(server.url, _transport(), _nothing)
+
+
+@frozen(kw_only=True)
+class Fault:
+    """Something that goes wrong.
+
+    Attributes:
+        name: What, in a few words.
+        family: Of which kind.
+        expects: The outcomes that are right: names of error classes (for a call that moves money or goods, also of
+            the error behind an `OutcomeUnknown`), and `ok` for a result.
+        script: How it is brought about on a socket, or None where it cannot be.
+        setting: Where the client looks for the server.
+        memory: How it is brought about in memory, given the body of a good answer; None where it cannot be.
+        warm: Whether a good call first leaves a kept-alive connection behind.
+        exact: Whether a result must be that of the good answer.
+        unasked: Whether the server answers without reading the request.
+        requests: The most requests the server may see, where that is fewer than attempts allow.
+        retries: The client's retries.
+        last: Whether the last attempt, of which `error.sent` speaks, fares otherwise than the first.
+        alone: Whether it touches the whole process, so that its calls must be made one by one.
+    """
+
+    name: str
+    family: str
+    expects: frozenset[str]
+    script: Script | None = None
+    setting: Setting = plain
+    memory: Callable[[bytes], Handler] | None = None
+    warm: bool = False
+    exact: bool = True
+    unasked: bool = False
+    requests: int | None = None
+    retries: int = 1
+    last: bool = False
+    alone: bool = False
+
+
+End = Literal["keep", "close", "reset", "silence"]
+Wire = bytes | Callable[[bytes], bytes]
+
+
+async def _end(peer: Peer, end: End) -> None:
+    if end == "close":
+        await peer.close()
+    elif end == "reset":
+        await peer.reset()
+    elif end == "silence":
+        await peer.stay_silent()
+
+
+def _reply(data: Wire, end: End = "close") -> Script:
+    async def on_request(peer: Peer, _: Received) -> None:
+        await peer.send(data if isinstance(data, bytes) else data(peer.server.good))
+        await _end(peer, end)
+
+    return Script(on_request=on_request)
+
+
+def _wire(name: str, family: str, data: Wire, *expects: str, end: End = "close", **options: Any) -> Fault:
+    """Return a fault of the bytes on the wire, which only a socket can show."""
+    return Fault(name=name, family=family, expects=frozenset(expects), script=_reply(data, end), **options)
+
+
+def _scripted(name: str, family: str, script: Script, *expects: str, **options: Any) -> Fault:
+    return Fault(name=name, family=family, expects=frozenset(expects), script=script, **options)
+
+
+def _says(
+    name: str,
+    family: str,
+    body: Wire,
+    *expects: str,
+    status: str = "200 OK",
+    headers: bytes = _JSON,
+    **options: Any,
+) -> Fault:
+    """Return a fault of an answer that is well-formed HTTP, on a socket and in memory."""
+
+    def build(good: bytes) -> bytes:
+        return body if isinstance(body, bytes) else body(good)
+
+    def memory(good: bytes) -> Handler:
+        lines = [line.partition(b":") for line in headers.split(b"\r\n") if line]
+        plain_headers = {n.decode("latin-1").lower(): v.strip().decode("latin-1") for n, _, v in lines}
+        return lambda _: Response(int(status[:3]), plain_headers, build(good))
+
+    def data(good: bytes) -> bytes:
+        return http(build(good), status=status, headers=headers)
+
+    return Fault(
+        name=name, family=family, expects=frozenset(expects), script=_reply(data, "keep"), memory=memory, **options
+    )
+
+
+def _raises(name: str, failure: Callable[[], Exception], *expects: str) -> Fault:
+    """Return a fault of the engine, raised by a handler in memory."""
+
+    def memory(_: bytes) -> Handler:
+        def handler(_: Request) -> Response:
+            raise failure()
+
+        return handler
+
+    return Fault(name=name, family="engine", expects=frozenset(expects), memory=memory)
+
+
+# --- Reaching the server ---------------------------------------------------------------------------------------------
+
+
+class _Resolver(AbstractResolver):
+    """Knows no name until told to."""
+
+    def __init__(self) -> None:
+        self.knows = False
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Resolve every name to this machine."""
+        if not self.knows:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        one: ResolveResult = {
+            "hostname": host, "host": "127.0.0.1", "port": port, "family": family, "proto": 0, "flags": 0,
+        }  # fmt: skip
+        return [one]
+
+    async def close(self) -> None:
+        """Close nothing."""
+
+
+@asynccontextmanager
+async def unknown_name(_: FaultServer) -> AsyncIterator[Site]:
+    """Address a name that the system's resolver does not know, and never will."""
+    yield Site("https://nowhere.invalid", _transport(), None)
+
+
+@asynccontextmanager
+async def failing_resolver(server: FaultServer) -> AsyncIterator[Site]:
+    """Address a name that cannot be resolved for a while."""
+    resolver = _Resolver()
+    connector = aiohttp.TCPConnector(limit=0, resolver=resolver, use_dns_cache=False)
+
+    async def heal() -> None:
+        resolver.knows = True
+
+    async with aiohttp.ClientSession(connector=connector) as session:
+        yield Site(f"http://localhost:{server.port}", _transport(session), heal)
+
+
+@asynccontextmanager
+async def refused(server: FaultServer) -> AsyncIterator[Site]:
+    """Address a port on which nothing listens for a while."""
+    await server.stop_listening()
+    yield Site(server.url, _transport(), _nothing)
+
+
+def full_backlog(connect_timeout: float) -> Setting:
+    """Return the setting of a port whose queue of connections is full: packets to it are dropped."""
+
+    @asynccontextmanager
+    async def setting(_: FaultServer) -> AsyncIterator[Site]:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            fillers = [socket.socket() for _ in range(4)]
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(listener.getsockname())
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            try:
+                yield Site(url, _transport(connect_timeout=connect_timeout), None)
+            finally:
+                for filler in fillers:
+                    filler.close()
+
+    return setting
+
+
+# --- TLS -------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@cache
+def _server_tls(kind: str) -> ssl.SSLContext:
+    authority = trustme.CA() if kind == "untrusted" else _authority()
+    if kind == "expired":
+        certificate = authority.issue_cert(
+            "127.0.0.1", not_before=datetime(2020, 1, 1, tzinfo=UTC), not_after=datetime(2020, 1, 2, tzinfo=UTC)
+        )
+    else:
+        certificate = authority.issue_cert("other.example" if kind == "wrong name" else "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+@cache
+def _client_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    _authority().configure_trust(context)
+    return context
+
+
+def tls(kind: str | None, *, connect_timeout: float = 5.0) -> Setting:
+    """Return the setting of an https client and a server with a certificate of some kind; None means no TLS at all.
+
+    Healed, the server has a certificate that fits.
+    """
+
+    @asynccontextmanager
+    async def setting(server: FaultServer) -> AsyncIterator[Site]:
+        async def serve(with_kind: str | None) -> None:
+            await server.stop_listening()
+            await server.listen(None if with_kind is None else _server_tls(with_kind))
+
+        async def heal() -> None:
+            await serve("good")
+
+        await serve(kind)
+        connector = aiohttp.TCPConnector(limit=0, ssl=_client_tls())
+        async with aiohttp.ClientSession(connector=connector) as session:
+            transport = _transport(session, connect_timeout=connect_timeout)
+            yield Site(f"https://127.0.0.1:{server.port}", transport, heal)
+
+    return setting
+
+
+@asynccontextmanager
+async def plain_to_tls(server: FaultServer) -> AsyncIterator[Site]:
+    """Speak plain http to a port that expects TLS."""
+    await server.stop_listening()
+    await server.listen(_server_tls("good"))
+
+    async def heal() -> None:
+        await server.stop_listening()
+        await server.listen()
+
+    yield Site(server.url, _transport(), heal)
+
+
+# --- Proxies and descriptors -----------------------------------------------------------------------------------------
+
+
+def proxy(scheme: str, *, listens: bool = True) -> Setting:
+    """Return the setting of a session whose proxy is the server, for a target of some scheme."""
+
+    @asynccontextmanager
+    async def setting(server: FaultServer) -> AsyncIterator[Site]:
+        if not listens:
+            await server.stop_listening()
+        connector = aiohttp.TCPConnector(limit=0, ssl=_client_tls())
+        async with aiohttp.ClientSession(connector=connector, proxy=server.url) as session:
+            # The server is no proxy that could tunnel.
+            heal = _nothing if scheme == "http" else None
+            yield Site(f"{scheme}://127.0.0.1:9", _transport(session), heal)
+
+    return setting
+
+
+@asynccontextmanager
+async def proxy_of_the_environment(server: FaultServer) -> AsyncIterator[Site]:
+    """Take the proxy, on which nothing listens, from the environment."""
+    await server.stop_listening()
+    variables = {"HTTP_PROXY": server.url, "http_proxy": server.url, "NO_PROXY": "", "no_proxy": ""}
+    with mock.patch.dict(os.environ, variables):
+        yield Site("http://127.0.0.1:9", _transport(trust_env=True), _nothing)
+
+
+@asynccontextmanager
+async def no_descriptors(server: FaultServer) -> AsyncIterator[Site]:
+    """Let the process have no descriptor more than it has."""
+
+    @contextmanager
+    def around() -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    yield Site(server.url, _transport(), _nothing, around)
+
+
+# --- Scripts ---------------------------------------------------------------------------------------------------------
+
+
+def _on_connect(data: bytes, end: End) -> Script:
+    async def on_connect(peer: Peer) -> None:
+        await peer.send(data)
+        await _end(peer, end)
+
+    return Script(on_connect=on_connect)
+
+
+async def _close_all(server: FaultServer) -> None:
+    for peer in list(server.peers):
+        peer.writer.transport.abort()
+
+
+async def _reset_all(server: FaultServer) -> None:
+    for peer in list(server.peers):
+        await peer.reset()
+
+
+async def _send_unasked(server: FaultServer) -> None:
+    """Send a whole answer that nobody asked for, and wait until the client has surely seen it."""
+    for peer in list(server.peers):
+        await peer.send(http(b'{"smuggled": true}'))
+    await anyio.sleep(0.05)
+
+
+async def _read_then_close_first(peer: Peer, _: Received) -> None:
+    """Take the request on the kept-alive connection and hang up; answer well on later connections."""
+    if peer.number == 1:
+        await peer.close()
+    else:
+        await peer.send(http(peer.server.good))
+
+
+async def _read_then_vanish(peer: Peer, _: Received) -> None:
+    """Take the request, stop listening, and hang up: whoever tries again is refused."""
+    await peer.server.stop_listening()
+    await peer.close()
+
+
+def _drip(build: Callable[[bytes], bytes], *, at_once: int = 0) -> Script:
+    async def on_request(peer: Peer, _: Received) -> None:
+        data = build(peer.server.good)
+        await peer.send(data[:at_once])
+        await peer.drip(data[at_once:])
+        await peer.stay_silent()
+
+    return Script(on_request=on_request)
+
+
+def _in_two(first: Callable[[bytes], bytes], second: bytes, end: End = "close") -> Script:
+    """Let the head be read and judged before the rest comes."""
+
+    async def on_request(peer: Peer, _: Received) -> None:
+        await peer.send(first(peer.server.good))
+        await anyio.sleep(0.02)
+        await peer.send(second)
+        await _end(peer, end)
+
+    return Script(on_request=on_request)
+
+
+def _flood(first: bytes, again: bytes) -> Script:
+    async def on_request(peer: Peer, _: Received) -> None:
+        await peer.send(first)
+        await peer.flood(again)
+
+    return Script(on_request=on_request)
+
+
+def _half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def _head_of(good: bytes) -> bytes:
+    return http(good)[: -len(good)]
+
+
+_CONNECTING: Final = (
+    Fault(
+        name="unknown host", family="connecting", setting=unknown_name,
+        expects=frozenset({"ConnectError", "DeadlineExceeded"}), script=Script(),
+    ),
+    Fault(
+        name="resolver fails", family="connecting", setting=failing_resolver,
+        expects=frozenset({"ConnectError"}), script=Script(),
+    ),
+    Fault(
+        name="refused", family="connecting", setting=refused, expects=frozenset({"ConnectError"}), script=Script(),
+    ),
+    Fault(
+        name="connect stalls, short connect timeout", family="connecting", setting=full_backlog(0.05),
+        expects=frozenset({"ConnectError"}), script=Script(),
+    ),
+    Fault(
+        name="connect stalls, long connect timeout", family="connecting", setting=full_backlog(60),
+        expects=frozenset({"DeadlineExceeded"}), script=Script(),
+    ),
+    Fault(
+        name="descriptors exhausted", family="connecting", setting=no_descriptors,
+        expects=frozenset({"ConnectError"}), script=Script(), alone=True,
+    ),
+)  # fmt: skip
+
+_TLS: Final = (
+    _scripted("certificate of another name", "tls", Script(), "ConnectError", setting=tls("wrong name")),
+    _scripted("certificate expired", "tls", Script(), "ConnectError", setting=tls("expired")),
+    _scripted("certificate of an unknown authority", "tls", Script(), "ConnectError", setting=tls("untrusted")),
+    _scripted("TLS stalls, short connect timeout", "tls", _on_connect(b"", "silence"), "ConnectError",
+              setting=tls(None, connect_timeout=0.5)),
+    _scripted("TLS stalls, long connect timeout", "tls", _on_connect(b"", "silence"), "DeadlineExceeded",
+              setting=tls(None)),
+    _scripted("TLS to a plain port", "tls", _on_connect(b"HTTP/1.1 400 Bad Request\r\n\r\n", "close"), "ConnectError",
+              setting=tls(None)),
+    _scripted("closed in the TLS handshake", "tls", _on_connect(b"", "close"), "ConnectError", "ConnectionLost",
+              setting=tls(None)),
+    _scripted("reset in the TLS handshake", "tls", _on_connect(b"", "reset"), "ConnectError", "ConnectionLost",
+              setting=tls(None)),
+    _scripted("plain http to a TLS port", "tls", Script(), "ConnectionLost", "ProtocolError", setting=plain_to_tls),
+    _wire("closed under TLS", "tls", b"", "ConnectionLost", setting=tls("good")),
+    _wire("reset in a body under TLS", "tls", lambda good: http(good)[:-5], "ConnectionLost", end="reset",
+          setting=tls("good")),
+)  # fmt: skip
+
+_PROXIES: Final = (
+    _wire("proxy answers 403", "proxy", http(_HTML, status="403 Forbidden"), "PermissionDenied", end="keep",
+          setting=proxy("http")),
+    _wire("proxy answers 407", "proxy", http(_HTML, status="407 Proxy Authentication Required"), "BadRequest",
+          end="keep", setting=proxy("http")),
+    _wire("proxy refuses the tunnel", "proxy", http(_HTML, status="403 Forbidden"), "ConnectError",
+          setting=proxy("https")),
+    _wire("proxy wants a password for the tunnel", "proxy", http(status="407 No"), "ConnectError",
+          setting=proxy("https")),
+    _wire("proxy closes the tunnel", "proxy", b"", "ConnectError", "ConnectionLost", setting=proxy("https")),
+    _wire("proxy talks nonsense", "proxy", b"What?\r\n\r\n", "ConnectError", "ProtocolError", setting=proxy("https")),
+    _wire("proxy stalls", "proxy", b"", "DeadlineExceeded", end="silence", setting=proxy("https")),
+    _scripted("proxy not there", "proxy", Script(), "ConnectError", setting=proxy("http", listens=False)),
+    _scripted("proxy not there, tunnel", "proxy", Script(), "ConnectError", setting=proxy("https", listens=False)),
+    _scripted("proxy of the environment not there", "proxy", Script(), "ConnectError",
+              setting=proxy_of_the_environment, alone=True),
+)  # fmt: skip
+
+_BREAKING: Final = (
+    _scripted("closed on accept", "breaking", _on_connect(b"", "close"), "ConnectionLost"),
+    _scripted("reset on accept", "breaking", _on_connect(b"", "reset"), "ConnectionLost"),
+    _scripted("silent on accept", "breaking", _on_connect(b"", "silence"), "DeadlineExceeded"),
+    _wire("closed before any byte", "breaking", b"", "ConnectionLost"),
+    _wire("reset before any byte", "breaking", b"", "ConnectionLost", end="reset"),
+    _wire("silent after the request", "breaking", b"", "DeadlineExceeded", end="silence"),
+    _wire("closed in the status line", "breaking", b"HTTP/1.1 20", "ConnectionLost", "ProtocolError"),
+    _wire("closed in the headers", "breaking", b"HTTP/1.1 200 OK\r\nContent-", "ConnectionLost", "ProtocolError"),
+    _wire("reset in the headers", "breaking", b"HTTP/1.1 200 OK\r\nContent-", "ConnectionLost", "ProtocolError",
+          end="reset"),
+    _wire("silent in the headers", "breaking", b"HTTP/1.1 200 OK\r\nContent-", "DeadlineExceeded", end="silence"),
+    _wire("closed before the body", "breaking", _head_of, "ConnectionLost"),
+    _wire("reset before the body", "breaking", _head_of, "ConnectionLost", end="reset"),
+    _wire("closed in the body", "breaking", lambda good: http(good)[:-3], "ConnectionLost"),
+    _wire("reset in the body", "breaking", lambda good: http(good)[:-3], "ConnectionLost", end="reset"),
+    _wire("silent in the body", "breaking", lambda good: http(good)[:-3], "DeadlineExceeded", end="silence"),
+    _wire("closed in a refusal", "breaking", http(b'{"error": "User not', status="404 Not Found", length=99),
+          "ConnectionLost"),
+    _scripted("head dripped", "breaking", _drip(lambda _: b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 9999),
+              "DeadlineExceeded"),
+    _scripted("body dripped", "breaking", _drip(lambda good: http(good + b" " * 9999), at_once=60),
+              "DeadlineExceeded"),
+    _scripted("chunks dripped", "breaking", _drip(lambda _: chunked(*[b" "] * 2000), at_once=90), "DeadlineExceeded"),
+    _scripted("idle connection closed", "breaking", Script(on_turn=_close_all), OK, "ConnectionLost", warm=True),
+    _scripted("idle connection reset", "breaking", Script(on_turn=_reset_all), OK, "ConnectionLost", warm=True),
+    _scripted("kept-alive connection takes the request and closes", "breaking",
+              Script(on_request=_read_then_close_first), OK, "ConnectionLost", warm=True),
+    _scripted("takes the request and is gone", "breaking", Script(on_request=_read_then_vanish),
+              "ConnectionLost", retries=0),
+    _scripted("kept-alive connection takes the request and is gone", "breaking",
+              Script(on_request=_read_then_vanish), "ConnectionLost", warm=True, retries=0),
+    _scripted("takes the request and is gone, repeated", "breaking", Script(on_request=_read_then_vanish),
+              "ConnectError", "ConnectionLost", last=True),
+    _scripted("an answer nobody asked for", "breaking", Script(on_turn=_send_unasked), OK, "ConnectionLost",
+              "ProtocolError", warm=True),
+)  # fmt: skip
+
+_FRAMING: Final = (
+    _wire("length too short", "framing", lambda good: http(good, length=len(good) - 2), "DecodeError", "ProtocolError",
+          end="keep"),
+    _wire("length too long", "framing", lambda good: http(good, length=len(good) + 9), "ConnectionLost"),
+    _wire("length too long, kept open", "framing", lambda good: http(good, length=len(good) + 9), "DeadlineExceeded",
+          end="silence"),
+    _wire("length zero", "framing", lambda good: http(good, length=0), "DecodeError", "ProtocolError", end="keep"),
+    _wire("length negative", "framing", lambda good: http(good, length=-1), "ProtocolError", end="keep"),
+    _wire("length beyond every integer", "framing", lambda good: http(good, length=10**30), "ProtocolError"),
+    _wire("length no number", "framing", b"HTTP/1.1 200 OK\r\nContent-Length: ten\r\n\r\n{}", "ProtocolError"),
+    _wire("two different lengths", "framing", lambda good: http(good, headers=b"Content-Length: 3\r\n"),
+          "ProtocolError", end="keep"),
+    _wire("length and chunks", "framing", lambda good: chunked(good, headers=b"Content-Length: 3\r\n"), OK,
+          "ProtocolError", end="keep"),
+    _wire("chunk size no number", "framing", lambda good: chunked(end=b"xyz\r\n" + good), "ProtocolError",
+          "ConnectionLost"),
+    _wire("chunk size beyond every integer", "framing", chunked(end=b"f" * 40 + b"\r\n{}"), "ProtocolError",
+          "ConnectionLost"),
+    _scripted("chunk size no number, later", "framing", _in_two(lambda good: chunked(good[:5], end=b""), b"xyz\r\n{}"),
+              "ProtocolError", "ConnectionLost", "DeadlineExceeded"),
+    _scripted("chunk without its end, later", "framing", _in_two(lambda _: chunked(end=b"2\r\n"), b"{}{}{}\r\n"),
+              "ProtocolError", "ConnectionLost", "DeadlineExceeded"),
+    _wire("chunks without the last", "framing", lambda good: chunked(good, end=b""), "ConnectionLost"),
+    _wire("trailers", "framing", lambda good: chunked(good, end=b"0\r\nX-T: 1\r\n\r\n"), OK, end="keep"),
+    _wire("transfer encoding unknown", "framing",
+          lambda good: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: cow\r\n\r\n" + good, OK, "ProtocolError",
+          "ConnectionLost"),
+    _wire("body ended by the close", "framing", lambda good: b"HTTP/1.1 200 OK\r\n\r\n" + good, OK),
+    _wire("body ended by the close, cut", "framing", lambda good: b"HTTP/1.1 200 OK\r\n\r\n" + good[:-4],
+          "DecodeError"),
+    _wire("body ended by a reset", "framing", lambda good: b"HTTP/1.0 200 OK\r\n\r\n" + good[:-4], "ConnectionLost",
+          "DecodeError", end="reset"),
+    _wire("HTTP/1.0", "framing", lambda good: http(good).replace(b"HTTP/1.1", b"HTTP/1.0"), OK),
+    _wire("answered twice", "framing", lambda good: http(good) + http(b'{"smuggled": true}'), OK, end="keep"),
+    _scripted("answers before it is asked", "framing", _on_connect(http(b"{}", status="503 Busy"), "close"),
+              "ServerError", "ConnectionLost", "ProtocolError", unasked=True),
+    _wire("gzip", "framing", lambda good: http(gzip.compress(good), headers=b"Content-Encoding: gzip\r\n"), OK,
+          end="keep"),
+    _wire("gzip cut", "framing", lambda good: http(_half(gzip.compress(good)), headers=b"Content-Encoding: gzip\r\n"),
+          "ConnectionLost", "DecodeError", "ProtocolError", end="keep"),
+    _wire("gzip without its checksum", "framing",
+          lambda good: http(gzip.compress(good)[:-8], headers=b"Content-Encoding: gzip\r\n"),
+          OK, "ConnectionLost", "DecodeError", "ProtocolError", end="keep"),
+    _wire("gzip that is none", "framing", lambda good: http(good, headers=b"Content-Encoding: gzip\r\n"),
+          "ConnectionLost", "ProtocolError", end="keep"),
+    _wire("gzip twice", "framing",
+          lambda good: http(gzip.compress(gzip.compress(good)), headers=b"Content-Encoding: gzip, gzip\r\n"),
+          "DecodeError", OK, end="keep"),
+    _wire("unknown encoding", "framing", lambda good: http(good, headers=b"Content-Encoding: cow\r\n"),
+          OK, "DecodeError", end="keep"),
+    _wire("brotli unasked", "framing", lambda good: http(good, headers=b"Content-Encoding: br\r\n"), OK,
+          "ProtocolError", "ConnectionLost", "DecodeError", end="keep"),
+)  # fmt: skip
+
+_BOMB: Final = gzip.compress(b" " * (24 * 1024 * 1024))
+
+_LARGE: Final = (
+    _wire("a body over the cap", "large", lambda good: http(good + b" " * MAX_BODY), "ResponseTooLarge", end="keep"),
+    _scripted("an endless body", "large", _flood(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536), "ResponseTooLarge"),
+    _scripted("endless chunks", "large", _flood(chunked(end=b""), b"1000\r\n" + b" " * 4096 + b"\r\n"),
+              "ResponseTooLarge"),
+    _wire("a gzip bomb", "large", http(_BOMB, headers=b"Content-Encoding: gzip\r\n"), "ResponseTooLarge", end="keep"),
+    _wire("a deflate bomb", "large", http(zlib.compress(b" " * 2**24), headers=b"Content-Encoding: deflate\r\n"),
+          "ResponseTooLarge", end="keep"),
+    _wire("a gzip bomb in chunks", "large", chunked(_BOMB, headers=b"Content-Encoding: gzip\r\n"),
+          "ResponseTooLarge", end="keep"),
+    _wire("a huge header", "large", lambda good: http(good, headers=b"X-Huge: " + b"a" * 100_000 + b"\r\n"),
+          "ProtocolError"),
+    _wire("many headers", "large", lambda good: http(good, headers=b"X-Many: a\r\n" * 20_000), "ProtocolError", OK),
+    _scripted("endless headers", "large", _flood(b"HTTP/1.1 200 OK\r\n", b"X-Many: a\r\n" * 500), "ProtocolError",
+              "DeadlineExceeded"),
+    _scripted("an endless header", "large", _flood(b"HTTP/1.1 200 OK\r\nX-Huge: ", b"a" * 9000), "ProtocolError",
+              "DeadlineExceeded"),
+    _scripted("an endless status line", "large", _flood(b"HTTP/1.1 200 ", b"a" * 9000), "ProtocolError",
+              "DeadlineExceeded"),
+    _scripted("an endless chunk extension", "large", _flood(chunked(end=b"1;"), b"a" * 9000), "ProtocolError",
+              "ConnectionLost", "DeadlineExceeded"),
+    _scripted("endless trailers", "large", _flood(chunked(b"{}", end=b"0\r\n"), b"X-T: a\r\n" * 500),
+              "ProtocolError", "ConnectionLost", "DeadlineExceeded", "DecodeError"),
+)  # fmt: skip
+
+_STATUS_LINES: Final = (
+    *(
+        _wire(name, "status line", data, "ProtocolError", *others)
+        for name, data, *others in (
+            ("garbage", b"\x00\xff\xfe garbage\r\n\r\n"),
+            ("status 20x", b"HTTP/1.1 20x OK\r\n\r\n"),
+            ("status of four digits", b"HTTP/1.1 2000 OK\r\n\r\n"),
+            ("status of two digits", b"HTTP/1.1 99 Odd\r\nContent-Length: 0\r\n\r\n"),
+            ("status negative", b"HTTP/1.1 -200 OK\r\n\r\n"),
+            ("status missing", b"HTTP/1.1\r\n\r\n"),
+            ("HTTP/9.9", b"HTTP/9.9 200 OK\r\n\r\n{}", "DecodeError"),
+            ("another protocol", b"SSH-2.0-OpenSSH_9.6\r\n"),
+            ("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+            ("NUL in a header", b"HTTP/1.1 200 OK\r\nX: a\x00b\r\n\r\n"),
+            ("a header without a colon", b"HTTP/1.1 200 OK\r\nnonsense\r\n\r\n"),
+            ("a header without a name", b"HTTP/1.1 200 OK\r\n: nonsense\r\n\r\n"),
+        )
+    ),
+    _wire("status 000", "status line", http(status="000 Odd"), "StatusError", "ProtocolError", end="keep"),
+    _wire("status 600", "status line", http(status="600 Odd"), "StatusError", end="keep"),
+    _wire("status 999", "status line", http(status="999 Odd"), "StatusError", end="keep"),
+    _wire("a reason that is not ASCII", "status line", lambda good: http(good, status="200 Schön \u2028"), OK,
+          "ProtocolError", end="keep"),
+    _wire("a header that is not ASCII", "status line", lambda good: http(good, headers=b"X: \xff\xfe\r\n"), OK,
+          "ProtocolError", end="keep"),
+    _scripted("a flood of 100", "status line", _flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 50),
+              "DeadlineExceeded", "ProtocolError"),
+    _scripted("a flood of 103", "status line", _flood(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 50),
+              "DeadlineExceeded", "ProtocolError"),
+    _wire("a hundred of 102, then the answer", "status line",
+          lambda good: b"HTTP/1.1 102 Processing\r\n\r\n" * 100 + http(good), OK, end="keep"),
+    _wire("101 unasked", "status line", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+          b"Connection: Upgrade\r\n\r\n", "StatusError", "ProtocolError", "ConnectionLost", "DeadlineExceeded"),
+)  # fmt: skip
+
+_TARGETS: Final[Mapping[str, bytes]] = {
+    "the same origin": b"Location: /api/v1/vm/available\r\n",
+    "another origin": b"Location: http://localhost:9/steal\r\n",
+    "nowhere": b"",
+    "a script": b"Location: javascript:alert(1)\r\n",
+    "a relative path": b"Location: ../../x?y=%zz#f\r\n",
+    "a loop": b"Location: ?\r\n",
+    "nonsense": b"Location: http://[::1\r\n",
+    "a downgrade with the key": b"Location: http://localhost:9/?key=" + KEY.encode() + b"\r\n",
+}
+_REDIRECTS: Final = (
+    *(
+        _says(f"{status} to {target}", "redirect", b"", "RedirectRefused", status=f"{status} Moved", headers=headers,
+              requests=1)
+        for status, most in ((301, 3), (302, 9), (303, 2), (307, 9), (308, 3))
+        for target, headers in list(_TARGETS.items())[:most]
+    ),
+    *(
+        _says(f"{status}", "redirect", b"", "RedirectRefused", status=f"{status} Odd", requests=1)
+        for status in (300, 304, 305, 306, 399)
+    ),
+)  # fmt: skip
+
+_STATUSES: Final[Mapping[int, str]] = {
+    400: "BadRequest", 401: "AuthenticationError", 402: "BadRequest", 403: "PermissionDenied", 404: "NotFound",
+    405: "BadRequest", 408: "BadRequest", 409: "BadRequest", 413: "BadRequest", 418: "BadRequest", 422: "BadRequest",
+    425: "BadRequest", 429: "RateLimited", 431: "BadRequest", 451: "BadRequest", 499: "BadRequest",
+    500: "ServerError", 501: "ServerError", 502: "ServerError", 503: "ServerError", 504: "ServerError",
+    505: "ServerError", 520: "ServerError", 521: "ServerError", 525: "ServerError", 530: "ServerError",
+    599: "ServerError",
+}  # fmt: skip
+
+
+def _outcomes(status: int) -> tuple[str, ...]:
+    """Name what may come of a status: a 429 is waited out, and that may last until the deadline."""
+    return (_STATUSES[status], "DeadlineExceeded") if status == 429 else (_STATUSES[status],)
+
+
+_HTML_TYPE: Final = b"Content-Type: text/html\r\nServer: cloudflare\r\ncf-ray: 8d-FRA\r\n"
+_WORST: Final = (401, 404, 429, 500, 503)
+_RETRY_AFTER: Final = (
+    "0", "0.01", "1", "-1", "99999999", "9" * 5000, "soon", "nan", "inf", "1e3", "", "\t", "0x10",
+    "Wed, 01 Jan 2020 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 -2359",
+    "Wed, 99 Jan 2020 00:00:00 GMT", "Wed, 99999999999999999999 Jan 2020 00:00:00 GMT",
+    "Wed, 01 Jan 2020 00:00:00 +99999999999999999999", "Wed, 01 Jan 99999999999999999999 00:00:00 GMT",
+)  # fmt: skip
+_ERROR_BODIES: Final[Mapping[str, bytes]] = {
+    "null": b"null",
+    "a number": b"1",
+    "a huge number": b"9" * 6000,
+    "a number beyond decimals": b"1e99999999999999999999",
+    "a string": b'"no"',
+    "an array": b'[{"error": "no"}]',
+    "an empty object": b"{}",
+    "error null": b'{"error": null}',
+    "error a number": b'{"error": 5, "message": 6, "status": 7}',
+    "error an object": b'{"error": {"message": "no", "code": 1}}',
+    "error an array": b'{"error": ["no"], "message": ["no"]}',
+    "error empty": b'{"error": "", "message": ""}',
+    "message alone": b'{"message": "no"}',
+    "error of control characters": b'{"error": "\\u0000\\u001b[31m\\r\\nX-Forged: 1\\u2028"}',
+    "error of a megabyte": b'{"error": "' + b"a" * 100_000 + b'"}',
+    "error twice": b'{"error": "a", "error": "b"}',
+    "error a surrogate": b'{"error": "\\ud800"}',
+    "invalid UTF-8": b'{"error": "\xff\xfe"}',
+    "a BOM": b'\xef\xbb\xbf{"error": "no"}',
+    "UTF-16": '{"error": "no"}'.encode("utf-16"),
+    "nested deep": b"[" * 30_000,
+    "nested deep inside error": b'{"error": ' + b'{"a":' * 20_000 + b"1" + b"}" * 20_000 + b"}",
+    "cut": b'{"error": "no',
+    "the key": json.dumps({"error": f"bad key {KEY}", "details": KEY, "suggested": {"name": KEY}}).encode(),
+    "the key, far in": json.dumps({"error": "x" * 195 + KEY, "message": KEY}).encode(),
+    "the key, naked": b"x" * 190 + KEY.encode() * 50,
+    "an address rejected oddly": b'{"error": "Invalid destination address", "details": 5, "suggested": {"line1": 5}}',
+    "a suggestion that is none": b'{"error": "Invalid destination address", "suggested": [1]}',
+    "a suggestion of nonsense":
+        b'{"error": "Invalid destination address", "suggested": {"nonsense": {"a": []}, "country": null}}',
+    "reserved failure": b'{"order_id": null, "status": "error", "error_message": 5}',
+}  # fmt: skip
+
+_REFUSALS: Final = (
+    *(
+        _says(f"{status} with {kind}", "throttled" if status == 429 else "refusal", body, *_outcomes(status),
+              status=f"{status} No", headers=headers)
+        for status in _STATUSES
+        for kind, body, headers in (
+            ("JSON", b'{"error": "no such luck"}', _JSON),
+            ("HTML", _HTML, _HTML_TYPE),
+            ("nothing", b"", b""),
+        )
+        if kind == "JSON" or status in _WORST or (kind == "HTML" and status in (403, 502, 520))
+    ),
+    *(
+        # The text of a refusal counts however much follows it; but nobody reads beyond the transport's cap.
+        _wire(f"{status} with an enormous body", "refusal", http(b"x" * (MAX_BODY + 1), status=f"{status} No"),
+              *_outcomes(status), "ResponseTooLarge", end="keep")
+        for status in _WORST
+    ),
+    *(
+        _wire(f"{status} with a body cut", "refusal", http(b'{"err', status=f"{status} No", length=99),
+              *_outcomes(status), "ConnectionLost")
+        for status in _WORST
+    ),
+    *(
+        _says(f"400 with {kind}", "error body", body, "BadRequest", "AddressRejected", "ShippingRequestFailed",
+              status="400 No")
+        for kind, body in _ERROR_BODIES.items()
+    ),
+    *(
+        _says(f"{status}, Retry-After: {value[:44]}", "throttled", b"{}", *_outcomes(status), status=f"{status} No",
+              headers=_JSON + f"Retry-After: {value}\r\n".encode())
+        for status in (429, 503)
+        for value in _RETRY_AFTER
+    ),
+    _says("429, Retry-After: the key", "throttled", b"{}", *_outcomes(429), status="429 No",
+          headers=b"Retry-After: " + KEY.encode() + b"\r\n"),
+    _wire("429, Retry-After twice", "throttled", http(b"{}", status="429 No",
+          headers=b"Retry-After: 1\r\nRetry-After: 2\r\n"), *_outcomes(429), end="keep"),
+    _wire("429, Retry-After not ASCII", "throttled", http(b"{}", status="429 No",
+          headers=b"Retry-After: \xff\xb2\r\n"), *_outcomes(429), "ProtocolError", end="keep"),
+)  # fmt: skip
+
+_NESTED: Final = 10_000
+_BODIES: Final = (
+    *(
+        _says(f"labelled {kind}", "body", lambda good: good, OK, headers=headers)
+        for kind, headers in (
+            ("HTML", b"Content-Type: text/html\r\n"),
+            ("nothing", b"Content-Type: \r\n"),
+            ("nonsense", b"Content-Type: ;;/=\r\n"),
+            ("another charset", b"Content-Type: application/json; charset=utf-16\r\n"),
+            ("an unknown charset", b"Content-Type: application/json; charset=cow\r\n"),
+        )
+    ),
+    *(
+        _says(name, "body", body, "DecodeError", *others, status=status, exact=False)
+        for name, body, status, *others in (
+            ("empty", b"", "200 OK"),
+            ("204", b"", "204 No Content"),
+            ("HTML", _HTML, "200 OK"),
+            ("null", b"null", "200 OK", OK),
+            ("true", b"true", "200 OK"),
+            ("a number", b"1", "200 OK"),
+            ("a number beyond decimals", b"1e99999999999999999999", "200 OK"),
+            ("a number beneath decimals", b'{"a": 1e-99999999999999999999}', "200 OK"),
+            ("a number of 6000 digits", b"9" * 6000, "200 OK"),
+            ("a string", b'"ok"', "200 OK"),
+            ("an empty array", b"[]", "200 OK", OK),
+            ("an empty object", b"{}", "200 OK"),
+            ("an array of nulls", b"[null]", "200 OK"),
+            ("an array of arrays", b"[[[]]]", "200 OK"),
+            ("NaN", b'{"a": NaN}', "200 OK"),
+            ("infinity", b"[Infinity]", "200 OK"),
+            ("nested objects", b'{"a":' * _NESTED + b"1" + b"}" * _NESTED, "200 OK"),
+            ("nested arrays", b"[" * _NESTED + b"]" * _NESTED, "200 OK"),
+            ("an error with status 200", b'{"error": "An unexpected error occurred"}', "200 OK", "TransactionFailed"),
+            ("a failure with status 200", b'{"success": false, "status": "error", "error_message": "no"}', "200 OK",
+             "TransactionFailed", "ShippingRequestFailed"),
+            ("a failed purchase", b'{"status": "failed", "success": false}', "200 OK", "TransactionFailed"),
+            ("the key for an error", json.dumps({"error": KEY, "success": False, "status": "error",
+                                                 "error_message": KEY}).encode(), "200 OK", "TransactionFailed",
+             "ShippingRequestFailed"),
+            ("the key for a name", json.dumps({KEY: {KEY: 1}}).encode(), "200 OK"),
+            ("the key in an array", json.dumps([KEY, {KEY: KEY}]).encode(), "200 OK"),
+            ("the key for a value", json.dumps({"items": [{"id": KEY, "claw_id": 1}], "status": KEY}).encode(),
+             "200 OK"),
+            ("the key, naked", KEY.encode(), "200 OK"),
+        )
+    ),
+    _says("a BOM", "body", lambda good: b"\xef\xbb\xbf" + good, "DecodeError", exact=False),
+    _says("UTF-16", "body", lambda good: good.decode().encode("utf-16"), "DecodeError", exact=False),
+    _says("cut", "body", _half, "DecodeError", exact=False),
+    _says("rubbish after", "body", lambda good: good + b"]", "DecodeError", exact=False),
+    _says("twice", "body", lambda good: good + good, "DecodeError", exact=False),
+    _says("space around", "body", lambda good: b" \r\n\t" + good + b"\n \n", OK),
+    _says("an unknown field", "body", lambda good: _with_field(good, b'"x": [1, {"y": 2}]'), OK,
+          exact=False),
+    _says("an unknown field of a huge number", "body", lambda good: _with_field(good, b'"x": 1e99999999999999999999'),
+          OK, "DecodeError", exact=False),
+    _says("an unknown field of a surrogate", "body", lambda good: _with_field(good, b'"x": "\\ud800"'), OK,
+          "DecodeError", exact=False),
+    _says("an unknown field of invalid UTF-8", "body", lambda good: _with_field(good, b'"x": "\xff"'), "DecodeError"),
+    _says("an unknown field twice", "body", lambda good: _with_field(good, b'"x": 1, "x": 2'), OK,
+          exact=False),
+    _says("an unknown field nested deep", "body",
+          lambda good: _with_field(good, b'"x": ' + b"[" * _NESTED + b"]" * _NESTED), OK, "DecodeError", exact=False),
+    _says("every value null", "body", lambda good: _mapped(good, None), "DecodeError", OK, exact=False),
+    _says("every value a number beyond decimals", "body", lambda good: _mapped(good, "HUGE"), "DecodeError", OK,
+          exact=False),
+    _says("every value the key", "body", lambda good: _mapped(good, KEY), "DecodeError", OK, "TransactionFailed",
+          exact=False),
+    _says("every value an object named by the key", "body", lambda good: _mapped(good, {KEY: KEY}), "DecodeError",
+          OK, exact=False),
+    *(
+        _says(f"status {status}", "body", lambda good: good, OK, status=f"{status} Odd")
+        for status in (201, 202, 203, 206, 226, 299)
+    ),
+    _wire("cookies", "body", lambda good: http(good, headers=b"Set-Cookie: a=b; Path=/\r\nSet-Cookie: ;;=;\xff\r\n"
+          b"Set-Cookie: " + b"c" * 5000 + b"=" + b"\r\n"), OK, end="keep"),
+)  # fmt: skip
+
+
+def _with_field(good: bytes, member: bytes) -> bytes:
+    """Put a member into every object of a good answer."""
+    return good.replace(b"{", b"{" + member + b", ").replace(b", }", b"}")
+
+
+def _mapped(good: bytes, value: object) -> bytes:
+    """Return a good answer whose every scalar is `value`."""
+
+    def replaced(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {name: replaced(inner) for name, inner in node.items()}
+        return [replaced(inner) for inner in node] if isinstance(node, list) else value
+
+    return json.dumps(replaced(json.loads(good))).replace('"HUGE"', "1e99999999999999999999").encode()
+
+
+def _never_answers(_: bytes) -> Handler:
+    async def handler(_: Request) -> Response:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    return handler
+
+
+_ENGINE: Final = (
+    _raises("ConnectError", lambda: ConnectError("no connection"), "ConnectError"),
+    _raises("ConnectionLost", lambda: ConnectionLost("it broke"), "ConnectionLost"),
+    _raises("ProtocolError", lambda: ProtocolError("not HTTP"), "ProtocolError"),
+    _raises("ResponseTooLarge", lambda: ResponseTooLarge("too large"), "ResponseTooLarge"),
+    Fault(
+        name="never answers", family="engine", expects=frozenset({"DeadlineExceeded"}), memory=_never_answers,
+    ),
+)  # fmt: skip
+
+FAULTS: Final[tuple[Fault, ...]] = (
+    *_CONNECTING, *_TLS, *_PROXIES, *_BREAKING, *_FRAMING, *_LARGE, *_STATUS_LINES, *_REDIRECTS, *_REFUSALS, *_BODIES,
+    *_ENGINE,
+)  # fmt: skip

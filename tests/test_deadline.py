@@ -1,0 +1,301 @@
+"""One deadline for each call, told apart from every other way to run out of time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import pickle
+from collections.abc import Awaitable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+import trio
+
+from phygitals_async import (
+    ConfigurationError,
+    DeadlineExceeded,
+    Failed,
+    Found,
+    Inventory,
+    PhygitalsClient,
+    Request,
+    Response,
+    Sandbox,
+    Sent,
+    fan_out_all,
+)
+from phygitals_async.deadline import within
+from phygitals_transports import MemoryTransport
+
+TINY = 0.001
+NO_SECONDS: list[Any] = [0, 0.0, -1, math.nan, math.inf, -math.inf, True, "3", 3j]
+
+
+class Stuck:
+    """A server that never answers some users, and says whether it was let go."""
+
+    def __init__(self, *user_ids: str) -> None:
+        self.waiting = 0
+        self.let_go = 0
+        self._sandbox = Sandbox(seed=1)
+        self._sandbox.add_user("a")
+        self._stuck = user_ids
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer, or wait for ever."""
+        if request.url.rpartition("/")[2] in self._stuck:
+            self.waiting += 1
+            try:
+                await anyio.Event().wait()
+            finally:
+                self.let_go += 1
+        return self._sandbox(request)
+
+
+def client(handler: Any, **options: Any) -> PhygitalsClient:
+    """Return a client whose requests `handler` answers."""
+    return PhygitalsClient(MemoryTransport(handler), api_key="sandbox-test", **options)
+
+
+def check_exceeded(error: DeadlineExceeded, server: Stuck) -> None:
+    """Check what a passed deadline tells, and that the request was let go."""
+    assert isinstance(error, TimeoutError)
+    assert (error.operation, error.attempts, error.sent) == ("get_inventory", 1, Sent.UNKNOWN)
+    assert str(error) == "get_inventory: no answer within 0.001 s"
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    assert server.waiting == server.let_go
+
+
+@pytest.mark.anyio
+async def test_the_clients_deadline() -> None:
+    """A call that outlasts the client's deadline raises `DeadlineExceeded`, and the transport is cancelled."""
+    server = Stuck("u")
+    with pytest.raises(DeadlineExceeded) as caught:
+        await client(server, deadline=TINY).get_inventory("u")
+    check_exceeded(caught.value, server)
+    copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - its own pickle.
+    assert (type(copy), str(copy), copy.attempts) == (DeadlineExceeded, str(caught.value), 1)
+
+
+@pytest.mark.anyio
+async def test_a_calls_own_deadline_wins() -> None:
+    """A call may be shorter, or longer, than the client's deadline."""
+    server = Stuck("u")
+    with pytest.raises(DeadlineExceeded) as caught:
+        await client(server).get_inventory("u", deadline=TINY)
+    check_exceeded(caught.value, server)
+
+    async def slow(request: Request) -> Response:
+        await anyio.sleep(5 * TINY)
+        return server._sandbox(request)
+
+    assert (await client(slow, deadline=TINY).get_inventory("a", deadline=60)).items == ()
+
+
+@pytest.mark.anyio
+async def test_in_bulk_each_lookup_has_its_own_deadline() -> None:
+    """A lookup that runs out of time is a failure of its key alone."""
+    server = Stuck("u")
+    api = client(server)
+    (failed,) = (await api.get_inventories(["u"], deadline=TINY)).failed
+    assert isinstance(failed.error, DeadlineExceeded)
+    check_exceeded(failed.error, server)
+
+    def look_up(user_id: str) -> Awaitable[Inventory]:
+        return api.get_inventory(user_id, deadline=TINY if user_id == "u" else 60)
+
+    batch = await fan_out_all(look_up, ["u", "a"], limit=1)
+    assert [type(outcome) for outcome in batch] == [Failed, Found]
+    assert (await api.get_inventories(["a"], deadline=60)).failed == ()
+
+
+@pytest.mark.anyio
+async def test_nothing_of_a_passed_deadline_is_left_behind() -> None:
+    """After `DeadlineExceeded` the task can go on awaiting, and nothing of the call runs on."""
+    server = Stuck("u")
+    api = client(server)
+    before = {task.id for task in anyio.get_running_tasks()}
+    for _ in range(3):
+        with pytest.raises(DeadlineExceeded):
+            await api.get_inventory("u", deadline=TINY)
+        await anyio.lowlevel.checkpoint()
+    assert server.waiting == server.let_go
+    assert {task.id for task in anyio.get_running_tasks()} == before
+    assert (await api.get_inventory("a")).user_id == "a"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [TimeoutError("the transport's own"), OSError("broken"), KeyError("bug")])
+async def test_the_transports_own_error_is_not_taken_for_the_deadline(error: Exception) -> None:
+    """What the transport raises, a `TimeoutError` included, is raised as it is."""
+
+    async def broken(request: Request) -> Response:
+        await anyio.lowlevel.checkpoint()
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        await client(broken).get_inventory("a")
+    assert caught.value is error
+    assert not isinstance(caught.value, DeadlineExceeded)
+
+
+@pytest.mark.anyio
+async def test_an_answer_in_time_is_returned() -> None:
+    """`within` hands the argument to the call, and its result back."""
+
+    async def double(number: int) -> int:
+        await anyio.lowlevel.checkpoint()
+        return 2 * number
+
+    assert await within(60, double, 21) == 42
+
+
+@pytest.mark.anyio
+async def test_an_outer_cancellation_wins() -> None:
+    """A cancelled scope around a call is not turned into `DeadlineExceeded`, even when both are due."""
+    server = Stuck("u")
+    raised: BaseException | None = None
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await client(server, deadline=1e-9).get_inventory("u")
+        except BaseException as error:
+            raised = error
+            raise
+    assert scope.cancelled_caught
+    assert isinstance(raised, anyio.get_cancelled_exc_class())
+    assert server.waiting == server.let_go
+
+
+@pytest.mark.anyio
+async def test_an_outer_scope_cancels_a_call_under_way() -> None:
+    """Cancelling a call that waits for its answer raises the bare cancellation."""
+    server = Stuck("u")
+    raised: list[BaseException] = []
+
+    async def call() -> None:
+        try:
+            await client(server).get_inventory("u")
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call)
+        while not server.waiting:
+            await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+    assert [type(error) for error in raised] == [anyio.get_cancelled_exc_class()]
+    assert server.let_go == 1
+
+
+@pytest.mark.anyio
+async def test_an_outer_timeout_of_anyio_wins() -> None:
+    """`anyio.fail_after` around a call raises its own `TimeoutError`."""
+    server = Stuck("u")
+    with pytest.raises(TimeoutError) as caught:
+        with anyio.fail_after(TINY):
+            await client(server).get_inventory("u")
+    assert not isinstance(caught.value, DeadlineExceeded)
+    assert server.waiting == server.let_go
+
+
+@pytest.mark.asyncio
+async def test_an_outer_timeout_of_asyncio_wins() -> None:
+    """`asyncio.timeout` around a call raises its own `TimeoutError`, and the task is not left half cancelled."""
+    server = Stuck("u")
+    timeout = asyncio.timeout(TINY)
+    with pytest.raises(TimeoutError) as caught:
+        async with timeout:
+            await client(server).get_inventory("u")
+    assert timeout.expired()
+    assert not isinstance(caught.value, DeadlineExceeded)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+@pytest.mark.asyncio
+async def test_a_passed_deadline_inside_a_longer_outer_timeout() -> None:
+    """The shorter, inner deadline leaves the outer timeout alone."""
+    server = Stuck("u")
+    async with asyncio.timeout(60) as timeout:
+        with pytest.raises(DeadlineExceeded) as caught:
+            await client(server, deadline=TINY).get_inventory("u")
+        await asyncio.sleep(0)
+    assert not timeout.expired()
+    check_exceeded(caught.value, server)
+
+
+@pytest.mark.asyncio
+async def test_task_cancel_is_no_deadline() -> None:
+    """`task.cancel()` of a call raises `CancelledError`, even if the transport is slow to let go."""
+
+    async def slow_to_let_go(request: Request) -> Response:
+        try:
+            never: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            return await never
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(2 * TINY)
+
+    task = asyncio.ensure_future(client(slow_to_let_go, deadline=TINY).get_inventory("u"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("seconds", NO_SECONDS)
+async def test_what_is_no_deadline_is_refused(seconds: Any) -> None:
+    """Only a positive, finite number of seconds is a deadline; nothing is sent otherwise."""
+    transport = MemoryTransport(Sandbox())
+    text = "deadline must be a positive, finite number of seconds"
+    with pytest.raises(ConfigurationError, match=text):
+        PhygitalsClient(transport, api_key="sandbox-test", deadline=seconds)
+    api = PhygitalsClient(transport, api_key="sandbox-test")
+    with pytest.raises(ConfigurationError, match=text) as caught:
+        await api.get_inventory("a", deadline=seconds)
+    assert (caught.value.operation, caught.value.attempts, caught.value.sent) == ("get_inventory", 0, Sent.NEVER)
+    assert transport.sent == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("seconds", [1, 0.5, 1e-300, 1e300])
+async def test_any_positive_number_of_seconds_is_a_deadline(seconds: float) -> None:
+    """Whole and broken, tiny and huge: none of them breaks the call in another way than by its deadline."""
+    sandbox = Sandbox()
+    sandbox.add_user("a")
+    try:
+        inventory = await client(sandbox, deadline=seconds).get_inventory("a")
+    except DeadlineExceeded:
+        assert seconds < 1e-9
+    else:
+        assert inventory.user_id == "a"
+
+
+def test_trio_as_a_guest_of_asyncio() -> None:
+    """Under trio's guest mode a loop of asyncio is there but not the one that runs the call."""
+    server = Stuck("u")
+
+    async def guest() -> None:
+        api = client(server)
+        assert (await api.get_inventory("a")).user_id == "a"
+        with pytest.raises(DeadlineExceeded):
+            await api.get_inventory("u", deadline=TINY)
+
+    async def host() -> None:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            guest, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=done.set_result
+        )
+        (await done).unwrap()
+
+    asyncio.run(host())
+    assert server.waiting == server.let_go

@@ -1,0 +1,146 @@
+"""What the package offers by name, and what importing it costs."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import phygitals_async
+import phygitals_transports
+from phygitals_async import models
+
+ROOT = Path(__file__).parent.parent
+CORE = Path(phygitals_async.__file__).parent
+
+
+def _public(module: ModuleType) -> set[str]:
+    return {
+        name for name, value in vars(module).items() if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+
+
+@pytest.mark.parametrize("module", [phygitals_async, models])
+def test_all_is_what_the_package_defines(module: ModuleType) -> None:
+    """`__all__` lists the public names, every one of them and no other, in order."""
+    names: list[str] = module.__all__
+    # Some are imported when they are first asked for.
+    assert all(hasattr(module, name) for name in names)
+    assert set(names) == _public(module)
+    assert names == sorted(names)
+    assert len(names) == len(set(names))
+
+
+def test_all_of_the_transports_can_be_had() -> None:
+    """Each listed transport is importable, listed by `dir`, and named as listed."""
+    names = phygitals_transports.__all__
+    assert names == sorted(set(names)) == dir(phygitals_transports)
+    assert all(getattr(phygitals_transports, name).__name__ == name for name in names)
+    with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):
+        _ = phygitals_transports.Nonsense
+
+
+def test_a_star_import_gives_all_of_it() -> None:
+    """`from phygitals_async import *` binds exactly the listed names."""
+    names: dict[str, object] = {}
+    exec("from phygitals_async import *", names)  # noqa: S102 - a star import cannot stand in a function.
+    names.pop("__builtins__")
+    assert names == {name: getattr(phygitals_async, name) for name in phygitals_async.__all__}
+
+
+def test_every_public_name_is_documented() -> None:
+    """Each public class and function says what it is."""
+    named = {name: getattr(phygitals_async, name) for name in phygitals_async.__all__}
+    documented = {name: value for name, value in named.items() if inspect.isclass(value) or inspect.isfunction(value)}
+    assert len(documented) > 30
+    assert [name for name, value in documented.items() if not (value.__doc__ or "").strip()] == []
+
+
+def test_the_version_is_the_distributions() -> None:
+    """`__version__` is what pyproject.toml says, and an unknown name is none."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        assert phygitals_async.__version__ == tomllib.load(file)["project"]["version"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", phygitals_async.__version__)
+    with pytest.raises(AttributeError, match="'phygitals_async' has no attribute 'nonsense'"):
+        _ = phygitals_async.nonsense
+    assert not hasattr(phygitals_async, "nonsense")
+
+
+@pytest.mark.parametrize("statement", ["import phygitals_async", "from phygitals_async import *"])
+def test_importing_the_core_loads_no_http_library(statement: str) -> None:
+    """In a fresh interpreter, neither an engine nor a transport is loaded by the core."""
+    program = f"import sys\n{statement}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    loaded = set(_run(program).split())
+    assert "phygitals_async" in loaded
+    assert not loaded & {"aiohttp", "yarl", "multidict", "aiosignal", "frozenlist", "phygitals_transports"}
+    assert not loaded & {"httpx", "httpcore", "requests", "urllib3", "trio", "pydantic", "rich", "pytest"}
+
+
+def test_one_transport_does_not_load_the_engine_of_another() -> None:
+    """`MemoryTransport` comes without aiohttp, and the client without it too when given one."""
+    program = (
+        "import sys\nfrom phygitals_async import PhygitalsClient\nfrom phygitals_transports import MemoryTransport\n"
+        "PhygitalsClient(MemoryTransport(print), api_key='sandbox-test')\nprint('aiohttp' in sys.modules)"
+    )
+    assert _run(program) == "False\n"
+
+
+def _run(program: str) -> str:
+    command = [sys.executable, "-W", "error", "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+# Arrows point one way
+
+
+def _imports(node: ast.AST, inside: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Yield each imported module's top-level name with the dotted name of the scope that imports it."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield from _imports(child, (*inside, child.name))
+            continue
+        if isinstance(child, ast.Import):
+            yield from ((alias.name.partition(".")[0], ".".join(inside)) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute"
+            yield (child.module or "").partition(".")[0], ".".join(inside)
+        yield from _imports(child, inside)
+
+
+def _importers(package: str) -> set[tuple[str, str]]:
+    return {
+        (path.relative_to(CORE).as_posix(), scope)
+        for path in CORE.rglob("*.py")
+        for name, scope in _imports(ast.parse(path.read_text(encoding="utf-8")))
+        if name == package
+    }
+
+
+def test_the_core_names_a_transport_in_two_places_only() -> None:
+    """Both are inside a function that needs it: the client's default, and the sandbox's command line."""
+    importers = _importers("phygitals_transports")
+    assert {path for path, _ in importers} == {"client.py", "sandbox/__main__.py"}
+    assert ("client.py", "PhygitalsClient.__init__") in importers
+    assert all(scope for _, scope in importers)
+    assert len(importers) == 2
+
+
+@pytest.mark.parametrize("engine", ["aiohttp", "yarl", "multidict", "httpx", "trio", "pydantic", "rich"])
+def test_the_core_imports_no_engine(engine: str) -> None:
+    """Not even lazily."""
+    assert _importers(engine) == set()
+
+
+def test_the_search_for_imports_finds_imports() -> None:
+    """The two tests above see what they look for, at any depth."""
+    source = "import a.b\nclass C:\n    def f(self):\n        if 1:\n            from d.e import g\n"
+    assert list(_imports(ast.parse(source))) == [("a", ""), ("d", "C.f")]
+    assert ("config.py", "") in _importers("attrs")

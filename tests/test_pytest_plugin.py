@@ -1,0 +1,185 @@
+"""The fixtures that an application gets once the library is installed, in every kind of test it may have."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Final
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+# One program for all: it only differs in how its coroutines are run.
+BODY: Final = """
+    from decimal import Decimal
+    from phygitals_async import PhygitalsClient, Sandbox, UserNotFound
+    from phygitals_transports import MemoryTransport
+    import pytest
+
+    {mark}
+
+    @pytest.fixture
+    def seeded(phygitals_sandbox):
+        return phygitals_sandbox.add_item("user", name="Card", buyback_price=Decimal("8.50"))
+
+    async def test_they_share_one_sandbox(seeded, phygitals_client, phygitals_sandbox):
+        assert type(phygitals_client) is PhygitalsClient and type(phygitals_sandbox) is Sandbox
+        assert (await phygitals_client.get_inventory("user")).items == (seeded,)
+        started = await phygitals_client.start_purchase(phygitals_sandbox.packs[0].id, 1, "user")
+        assert len((await phygitals_client.get_inventory("user")).items) == 2
+
+    async def test_each_test_has_its_own(phygitals_client, phygitals_sandbox):
+        with pytest.raises(UserNotFound):
+            await phygitals_client.get_inventory("user")
+
+    async def test_closing_is_allowed(phygitals_client):
+        async with phygitals_client as api:
+            await api.list_packs()
+
+    async def test_a_second_client(phygitals_sandbox, phygitals_client, seeded):
+        async with PhygitalsClient(MemoryTransport(phygitals_sandbox), api_key="sandbox-two") as second:
+            await second.sell_back(seeded.id)
+        assert (await phygitals_client.get_inventory("user")).items == ()
+"""
+# The plugins left out have nothing to do with it, and take long to load.
+STRICT: Final = ("-W", "error", *(f"-pno:{name}" for name in ("cacheprovider", "schemathesis", "hypothesispytest")))
+
+
+def run(pytester: pytest.Pytester, program: str, *arguments: str) -> pytest.RunResult:
+    """Run a program of tests in a process of its own, in which a warning is an error."""
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.makepyfile(textwrap.dedent(program))
+    return pytester.runpytest_subprocess(*STRICT, *arguments)
+
+
+@pytest.mark.parametrize("mode", ["strict", "auto"])
+def test_pytest_asyncio(pytester: pytest.Pytester, mode: str) -> None:
+    """Both modes of pytest-asyncio."""
+    mark = "pytestmark = pytest.mark.asyncio" if mode == "strict" else ""
+    result = run(pytester, BODY.format(mark=mark), f"--asyncio-mode={mode}")
+    result.assert_outcomes(passed=4)
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["beside pytest-asyncio", "without pytest-asyncio"])
+def test_anyio(pytester: pytest.Pytester, *, alone: bool) -> None:
+    """The plugin of anyio, on asyncio and on trio."""
+    mark = """pytestmark = pytest.mark.anyio
+
+    @pytest.fixture(params=["asyncio", "trio"])
+    def anyio_backend(request):
+        return request.param
+    """
+    if alone:
+        pytester.makepyfile(textwrap.dedent(BODY.format(mark=mark)))
+        result = pytester.runpytest_subprocess(*STRICT, "-p", "no:asyncio")
+    else:
+        result = run(pytester, BODY.format(mark=mark))
+    result.assert_outcomes(passed=8)
+
+
+def test_without_an_event_loop(pytester: pytest.Pytester) -> None:
+    """A test that is no coroutine runs the client as it likes; a class of unittest takes it through a fixture."""
+    program = """
+        import asyncio
+        import unittest
+        from decimal import Decimal
+        import pytest
+
+        class Tests(unittest.IsolatedAsyncioTestCase):
+            @pytest.fixture(autouse=True)
+            def _take(self, phygitals_client):
+                self.api = phygitals_client
+
+            async def test_packs(self):
+                assert len(await self.api.list_packs()) == 3
+
+        def test_sync(phygitals_sandbox, phygitals_client):
+            item = phygitals_sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+            assert asyncio.run(phygitals_client.get_inventory("user")).items == (item,)
+
+        def test_repeatable_draws(phygitals_sandbox):
+            from phygitals_async import Sandbox
+            assert phygitals_sandbox.packs == Sandbox(seed=0).packs
+    """
+    run(pytester, program).assert_outcomes(passed=3)
+
+
+def test_an_application_can_replace_the_sandbox(pytester: pytest.Pytester) -> None:
+    """A fixture of the same name in a conftest is what the client then talks to."""
+    pytester.makeconftest(
+        textwrap.dedent("""
+            import pytest
+            from phygitals_async import Sandbox
+
+            @pytest.fixture
+            def phygitals_sandbox():
+                sandbox = Sandbox(seed=5)
+                sandbox.add_user("known")
+                return sandbox
+        """)
+    )
+    program = """
+        import pytest
+
+        @pytest.mark.asyncio
+        async def test_known(phygitals_client):
+            assert (await phygitals_client.get_inventory("known")).items == ()
+    """
+    run(pytester, program).assert_outcomes(passed=1)
+
+
+def test_no_configuration_is_needed_or_read(pytester: pytest.Pytester) -> None:
+    """Whatever the environment holds, such as production's settings, the client is one of the sandbox."""
+    program = """
+        import pytest
+
+        SETTINGS = {
+            "PHYGITALS_API_KEY": ["live-key", ""],
+            "PHYGITALS_ENVIRONMENT": ["production", "sandbox", "nonsense"],
+            "PHYGITALS_BASE_URL": ["https://api.phygitals.com", "https://partner.example/x", "nonsense"],
+        }
+
+        @pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in SETTINGS.items() for v in values])
+        def test_client(monkeypatch, request, name, value):
+            monkeypatch.setenv(name, value)
+            client = request.getfixturevalue("phygitals_client")
+            assert repr(client) == "<PhygitalsClient sandbox at https://api.phygitals.com/_/api/v1>"
+    """
+    run(pytester, program).assert_outcomes(passed=8)
+
+
+def test_loading_it_by_name(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where plugins are not loaded by themselves, it is loaded by its module, before or after anyio's."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    ours, anyios = ("-p", "phygitals_transports.pytest_plugin"), ("-p", "anyio.pytest_plugin")
+    mark = "pytestmark = pytest.mark.anyio"
+    pytester.makepyfile(textwrap.dedent(BODY.format(mark=mark)))
+    for plugins in ((*ours, *anyios), (*anyios, *ours)):
+        result = pytester.runpytest_subprocess(*STRICT, *plugins)
+        # Without a fixture of its own, anyio runs a test on every event loop it knows.
+        outcomes = result.parseoutcomes()
+        assert set(outcomes) == {"passed"}
+        assert outcomes["passed"] % 4 == 0
+
+
+def test_it_can_be_switched_off(pytester: pytest.Pytester) -> None:
+    """`-p no:phygitals` leaves the fixtures out."""
+    result = run(pytester, "def test_it(phygitals_client): pass", "-p", "no:phygitals")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*fixture 'phygitals_client' not found*"])
+
+
+def test_fixtures_are_described(pytester: pytest.Pytester) -> None:
+    """`pytest --fixtures` tells what they are."""
+    result = run(pytester, "", "--fixtures")
+    result.stdout.fnmatch_lines(["phygitals_sandbox*", "*sandbox of its own for each test*"])
+    result.stdout.fnmatch_lines(["phygitals_client*", "*client of `phygitals_sandbox`*"])
+
+
+@pytest.mark.anyio
+async def test_in_this_process(
+    phygitals_client: object, phygitals_sandbox: object, request: pytest.FixtureRequest
+) -> None:
+    """The fixtures are at work here too, each made once per test."""
+    assert request.getfixturevalue("phygitals_client") is phygitals_client
+    assert request.getfixturevalue("phygitals_sandbox") is phygitals_sandbox

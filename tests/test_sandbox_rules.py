@@ -1,0 +1,973 @@
+"""The rules of the vendor's sandbox (API sheet, section 4), one test each, and the life cycle of an item.
+
+`docs/sandbox.md` has the table from each rule to the test here that proves it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import pytest
+from attrs import evolve
+
+from phygitals_async import (
+    AmountOutOfRange,
+    BadRequest,
+    CardNotFound,
+    CountryNotSupported,
+    Destination,
+    Inventory,
+    ItemAlreadyShipped,
+    ItemExpired,
+    ItemNotFound,
+    MissingField,
+    NotFound,
+    OrderNotFound,
+    OrderStatus,
+    OutOfStock,
+    Pack,
+    PackNotFound,
+    PhygitalsClient,
+    PhygitalsError,
+    QuoteExpired,
+    RarityTier,
+    Request,
+    Sandbox,
+    StatusError,
+    TransactionFailed,
+    UserNotFound,
+)
+from phygitals_async.operations import OPERATIONS
+from phygitals_async.sandbox.catalogue import Listing
+from phygitals_transports import MemoryTransport
+from support import fixture_json
+
+TESTS: Final = Path(__file__).parent
+GUIDE: Final = TESTS.parent / "docs" / "sandbox.md"
+NOW: Final = datetime(2026, 4, 18, 19, 5, 14, tzinfo=UTC)
+TICK: Final = timedelta(milliseconds=1)
+WEEK: Final = timedelta(days=7)
+HOME: Final = Destination(name="Jane Doe", line1="123 Main St", city="Austin", country="US")
+
+
+@pytest.fixture
+def sandbox() -> Sandbox:
+    """Return a sandbox whose time stands still until it is advanced."""
+    return Sandbox(clock=lambda: NOW, seed=1)
+
+
+@pytest.fixture
+def api(sandbox: Sandbox) -> PhygitalsClient:
+    """Return a client of the sandbox."""
+    return PhygitalsClient(MemoryTransport(sandbox), api_key="sandbox-test")
+
+
+def ask(
+    sandbox: Sandbox, method: str, path: str, body: object = None, *, key: str = "sandbox-test", base: str = "/_/api/v1"
+) -> tuple[int, Any]:
+    """Make a request without the client, and return the status and the JSON of the answer."""
+    headers = {"X-API-Key": key, "Content-Type": "application/json"}
+    content = None if body is None else json.dumps(body).encode()
+    response = sandbox(Request(method, f"https://api.phygitals.com{base}{path}", headers, content))
+    assert response.headers["content-type"] == "application/json; charset=utf-8"
+    return response.status, json.loads(response.body)
+
+
+def pack_of(*values: int, percent: str = "0.85", most: int = 10, **more: Any) -> tuple[Pack, list[Listing]]:
+    """Return a pack with one tier, and a listing in it for each value in USD."""
+    tier = RarityTier(id=0, name="Only", weight=Decimal(1))
+    pack = Pack(
+        id=more.pop("id", "pack"), name="Pack", enable=more.pop("enable", True), in_stock=more.pop("in_stock", True),
+        mint_price=Decimal(10), max_per_mint=most, platform="mainnet", buyback_percent=Decimal(percent),
+        rarity_distribution=more.pop("tiers", (tier,)), **more,
+    )  # fmt: skip
+    return pack, [Listing(id=f"{pack.id}-{value}", name=f"Card {value}", fmv=Decimal(value)) for value in values]
+
+
+async def ids_of(api: PhygitalsClient, user_id: str) -> list[str]:
+    """Return the ids of what a user owns."""
+    return [item.id for item in (await api.get_inventory(user_id)).items]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The rules S1 to S23
+
+
+@pytest.mark.anyio
+async def test_s1_state_lasts_until_it_is_wiped(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """State lives in the sandbox, not in its clients, and a wipe forgets it, but not the packs."""
+    packs = await api.list_packs()
+    await api.start_purchase(packs[0].id, 2, "user")
+    another = PhygitalsClient(MemoryTransport(sandbox), api_key="sandbox-test")
+    assert len(await ids_of(another, "user")) == 2
+    assert len(await api.list_recent_pulls()) == 2
+    sandbox.wipe()
+    with pytest.raises(UserNotFound):
+        await another.get_inventory("user")
+    assert await api.list_recent_pulls() == ()
+    assert await api.list_packs() == packs
+
+
+@pytest.mark.anyio
+async def test_s2_instances_share_no_state(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """Two instances know nothing of each other, even with the same seed."""
+    other = PhygitalsClient(MemoryTransport(Sandbox(clock=lambda: NOW, seed=1)), api_key="sandbox-test")
+    started = await api.start_purchase(sandbox.packs[0].id, 1, "user")
+    with pytest.raises(UserNotFound):
+        await other.get_inventory("user")
+    with pytest.raises(TransactionFailed):
+        await other.get_purchase(started.session_id)
+    with pytest.raises(ItemNotFound):
+        await other.sell_back(started.nfts[0].id)
+
+
+def test_s3_nothing_outside_the_process_is_touched() -> None:
+    """A whole life cycle opens no socket, starts no process and writes no file."""
+    program = """
+        import json, sys
+        from phygitals_async import Request, Sandbox
+        from phygitals_async.models import OrderStatus
+
+        def ask(method, path, body=None):
+            headers = {"X-API-Key": "sandbox-1", "Content-Type": "application/json"}
+            content = None if body is None else json.dumps(body).encode()
+            answer = sandbox(Request(method, "https://api.phygitals.com/_/api/v1" + path, headers, content))
+            assert answer.status == 200, answer.body
+            return json.loads(answer.body)
+
+        touched = []
+        def watch(event, args):
+            if event.startswith(("socket.", "subprocess.", "os.", "shutil.", "sqlite3.", "urllib.", "http.")):
+                touched.append(event)
+            if event == "open" and args[1] and set(args[1]) & set("wxa+"):
+                touched.append(event)
+
+        sandbox = Sandbox(seed=1)
+        sys.addaudithook(watch)
+        pack = ask("GET", "/vm/available")[0]["id"]
+        started = ask("POST", "/vm/buy/init", {"id": pack, "amount": 2, "user_id": "u"})
+        ask("POST", "/vm/buy/status", {"session_id": started["session_id"]})
+        sold, shipped = (item["id"] for item in started["nfts"])
+        ask("POST", "/vm/buyback", {"item_id": sold})
+        quotes = ask("POST", "/ship/quote", {"item_ids": [shipped], "destination": {"country": "US"}})["quotes"]
+        order = ask("POST", "/ship/request", {"quote_id": quotes[0]["id"]})
+        assert ask("GET", "/ship/order/" + order["order_id"])["tracking_url"] is None
+        assert ask("GET", "/inventory/u")["items"] == []
+        print(touched)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def walk_every_operation(base: str) -> list[Any]:
+    """Go through every operation below `base`, and return the answers."""
+    sandbox = Sandbox(clock=lambda: NOW, seed=1)
+    answers: list[Any] = []
+    asked: set[str] = set()
+
+    def look(method: str, path: str, body: object = None) -> Any:
+        status, answer = ask(sandbox, method, path, body, base=base)
+        assert status == 200, answer
+        answers.append(answer)
+        for operation in OPERATIONS:
+            if operation.method == method and re.fullmatch(re.sub("{.*}", "[^/]+", operation.path), path):
+                asked.add(operation.name)
+        return answer
+
+    packs = look("GET", "/vm/available")
+    look("GET", f"/vm/chase/{packs[0]['slug']}")
+    started = look("POST", "/vm/buy/init", {"id": packs[0]["id"], "amount": 2, "user_id": "u"})
+    look("POST", "/vm/buy/status", {"session_id": started["session_id"]})
+    look("GET", "/vm/recent-pulls")
+    look("GET", "/inventory/u")
+    look("GET", f"/card/{started['nfts'][0]['id']}")
+    look("POST", "/vm/buyback", {"item_id": started["nfts"][0]["id"]})
+    wanted = {"item_ids": [started["nfts"][1]["id"]], "destination": {"country": "US"}}
+    quotes = look("POST", "/ship/quote", wanted)
+    order = look("POST", "/ship/request", {"quote_id": quotes["quotes"][0]["id"]})
+    look("GET", f"/ship/order/{order['order_id']}")
+    assert asked == {operation.name for operation in OPERATIONS}
+    assert look("GET", "/vm/available") == packs
+    return answers
+
+
+def test_s4_production_routes_are_mirrored() -> None:
+    """Every operation is answered alike below both prefixes, and nothing a user does changes the catalogue."""
+    assert walk_every_operation("/_/api/v1") == walk_every_operation("/api/v1")
+
+
+def test_s5_keys_identify_no_partner(sandbox: Sandbox) -> None:
+    """What one key buys, another sees, sells and ships: user ids are shared by all partners."""
+    pack = sandbox.packs[0].id
+    bought = {"id": pack, "amount": 2, "user_id": "user"}
+    _, started = ask(sandbox, "POST", "/vm/buy/init", bought, key="sandbox-one")
+    _, seen = ask(sandbox, "GET", "/inventory/user", key="sandbox-two")
+    assert [item["id"] for item in seen["items"]] == [item["id"] for item in started["nfts"]]
+    status, _ = ask(sandbox, "POST", "/vm/buyback", {"item_id": started["nfts"][0]["id"]}, key="sandbox-two")
+    assert status == 200
+    _, left = ask(sandbox, "GET", "/inventory/user", key="sandbox-one")
+    assert len(left["items"]) == 1
+
+
+@pytest.mark.anyio
+async def test_s6_purchases_are_fulfilled_at_once(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """The start shows the items and the user owns them; no poll is ever pending, and each says the same."""
+    for number in range(1, 11):
+        user = f"user{number}"
+        started = await api.start_purchase(sandbox.packs[number % 2].id, number, user)
+        assert await ids_of(api, user) == [item.id for item in started.nfts]
+        assert len({item.id for item in started.nfts}) == number
+        purchase = await api.get_purchase(started.session_id)
+        assert purchase is not None
+        assert (purchase.session_id, purchase.user_id) == (started.session_id, user)
+        assert purchase.nfts == started.nfts
+        assert await api.get_purchase(started.session_id) == purchase
+
+
+@pytest.mark.anyio
+async def test_s7_one_listing_goes_to_several_users(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """Nothing is locked by a purchase, and an id stands for its oldest owned holding."""
+    sandbox.add_pack(*pack_of(100))
+    for user in ("first", "second", "third"):
+        await api.start_purchase("pack", 1, user)
+    for user in ("first", "second", "third"):
+        assert await ids_of(api, user) == ["pack-100"]
+    await api.sell_back("pack-100")
+    assert [await ids_of(api, user) for user in ("first", "second", "third")] == [[], ["pack-100"], ["pack-100"]]
+    quotes = await api.quote_shipping(["pack-100"], HOME)
+    await api.request_shipping(quotes.quotes[0].id)
+    assert [await ids_of(api, user) for user in ("first", "second", "third")] == [[], [], ["pack-100"]]
+    # Owned comes before locked, although the locked one is older.
+    assert (await api.sell_back("pack-100")).amount == 85
+    with pytest.raises(ItemNotFound):
+        await api.sell_back("pack-100")
+
+
+@pytest.mark.anyio
+async def test_s7_nobody_draws_what_they_already_own(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """One user draws each listing once; after a sellback it can be drawn again."""
+    sandbox.add_pack(*pack_of(10, 20, 30))
+    assert len({item.id for item in (await api.start_purchase("pack", 2, "user")).nfts}) == 2
+    (last,) = (await api.start_purchase("pack", 1, "user")).nfts
+    assert sorted(await ids_of(api, "user")) == ["pack-10", "pack-20", "pack-30"]
+    with pytest.raises(OutOfStock):
+        await api.start_purchase("pack", 1, "user")
+    await api.sell_back(last.id)
+    assert [item.id for item in (await api.start_purchase("pack", 1, "user")).nfts] == [last.id]
+
+
+@pytest.mark.parametrize(
+    ("changes", "values"),
+    [
+        ({"enable": False}, (10,)),
+        ({"in_stock": False}, (10,)),
+        ({"enable": False, "in_stock": False}, (10,)),
+        ({}, ()),
+        ({"tiers": ()}, ()),
+        ({"tiers": (RarityTier(id=0, name="Never", weight=Decimal(0)),)}, (10,)),
+        ({"tiers": (RarityTier(id=0, name="Weightless"),)}, (10,)),
+        (
+            {
+                "tiers": (
+                    RarityTier(id=0, name="Never", weight=Decimal(0), upper=Decimal(50)),
+                    RarityTier(id=1, name="Empty", weight=Decimal(1), upper=Decimal(90)),
+                )
+            },
+            (10,),
+        ),
+    ],
+    ids=["disabled", "no stock", "both", "no listing", "no tier", "no odds", "no weight", "only the unlikely tier"],
+)
+def test_s8_one_answer_for_every_pack_that_cannot_be_bought(
+    sandbox: Sandbox, changes: dict[str, Any], values: tuple[int, ...]
+) -> None:
+    """Disabled, out of stock and without a card to draw are told apart by nothing, and nobody becomes known."""
+    sandbox.add_pack(*pack_of(*values, **changes))
+    answer = ask(sandbox, "POST", "/vm/buy/init", {"id": "pack", "amount": 1, "user_id": "user"})
+    assert answer == (400, {"error": "Claw machine is out of stock"})
+    assert ask(sandbox, "GET", "/inventory/user")[0] == 404
+
+
+@pytest.mark.anyio
+async def test_s8_too_few_cards_for_the_amount(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """A purchase is fulfilled whole or not at all."""
+    sandbox.add_pack(*pack_of(10, 20))
+    with pytest.raises(OutOfStock):
+        await api.start_purchase("pack", 3, "user")
+    with pytest.raises(UserNotFound):
+        await api.get_inventory("user")
+    assert len((await api.start_purchase("pack", 2, "user")).nfts) == 2
+
+
+@pytest.mark.parametrize(
+    "tiers",
+    [
+        (("Low", 0, 50), ("Middle", 50, 200), ("High", 200, 1000)),
+        (("High", 200, 1000), ("Middle", 50, 200), ("Low", 0, 50)),
+        (("Middle", 50, 200), ("High", 200, 1000), ("Low", 0, 50)),
+    ],
+    ids=["rising", "falling", "mixed"],
+)
+@pytest.mark.anyio
+async def test_listings_are_drawn_by_the_tier_their_value_falls_in(
+    sandbox: Sandbox, api: PhygitalsClient, tiers: tuple[tuple[str, int, int], ...]
+) -> None:
+    """In whatever order a pack lists its tiers, a card is as likely as the tier whose band holds its value."""
+    weights = {"Low": 1, "Middle": 0, "High": 0}
+    distribution = tuple(
+        RarityTier(id=number, name=name, lower=Decimal(lower), upper=Decimal(upper), weight=Decimal(weights[name]))
+        for number, (name, lower, upper) in enumerate(tiers)
+    )
+    sandbox.add_pack(*pack_of(20, 100, 500, tiers=distribution))
+    for number in range(20):
+        (item,) = (await api.start_purchase("pack", 1, f"user{number}")).nfts
+        assert item.id == "pack-20"
+
+
+def test_a_listing_needs_a_tier(sandbox: Sandbox) -> None:
+    """A pack without tiers takes no listings, and says so."""
+    pack, listings = pack_of(10, tiers=())
+    with pytest.raises(ValueError, match="the pack 'Pack' has no rarity tier to put listings in"):
+        sandbox.add_pack(pack, listings)
+    assert pack not in sandbox.packs
+
+
+@pytest.mark.anyio
+async def test_a_listing_above_every_tier_goes_to_the_highest(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """A card more valuable than the bands allow can still be drawn."""
+    band = RarityTier(id=7, name="Band", lower=Decimal(5), upper=Decimal(50), weight=Decimal(1))
+    sandbox.add_pack(*pack_of(900, tiers=(band,)))
+    (item,) = (await api.start_purchase("pack", 1, "user")).nfts
+    assert item.id == "pack-900"
+
+
+@pytest.mark.parametrize(
+    "body", [{"session_id": "550e8400-e29b-41d4-a716-446655440000"}, {"session_id": ""}, {"session_id": 1}, {}]
+)
+def test_s9_an_unknown_session_failed(sandbox: Sandbox, body: object) -> None:
+    """Polling a session that is unknown, missing or no text answers that the transaction failed, at once."""
+    assert ask(sandbox, "POST", "/vm/buy/status", body) == (400, {"error": "Transaction failed"})
+
+
+@pytest.mark.anyio
+async def test_s10_transaction_hashes_are_made_up(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """Each purchase has its own `sandbox_<base64url>`, and its own session and public id of the kind documented."""
+    seen = Counter[str]()
+    for number in range(20):
+        purchase = await api.purchase(sandbox.packs[0].id, 1, f"user{number}")
+        assert purchase.tx_hash is not None
+        assert purchase.public_id is not None
+        assert re.fullmatch(r"sandbox_[A-Za-z0-9_-]+", purchase.tx_hash)
+        assert re.fullmatch(r"_[A-Z]{4}", purchase.public_id)
+        assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", purchase.session_id)
+        seen.update((purchase.tx_hash, purchase.session_id))
+    assert set(seen.values()) == {1}
+
+
+def test_s11_what_comes_from_ebay_has_no_mint_address(sandbox: Sandbox) -> None:
+    """The null is written out in purchases and in inventory; every other source has its id as the address."""
+    mints: dict[str, set[bool]] = {}
+    packs = [pack.id for pack in sandbox.packs if pack.in_stock]
+    for pack in packs:
+        _, started = ask(sandbox, "POST", "/vm/buy/init", {"id": pack, "amount": 5, "user_id": "user"})
+        _, polled = ask(sandbox, "POST", "/vm/buy/status", {"session_id": started["session_id"]})
+        _, owned = ask(sandbox, "GET", "/inventory/user")
+        for item in [*started["nfts"], *polled["result"]["nfts"], *owned["items"]]:
+            assert item["mint_address"] in (None, item["id"])
+            mints.setdefault(item["type"], set()).add(item["mint_address"] is None)
+    assert mints == {"enft": {False}, "ebay": {True}}
+
+
+def test_s12_links_are_filled_in_inventory_only(sandbox: Sandbox) -> None:
+    """`content.links` is missing from purchases, and mirrors the metadata in inventory."""
+    _, started = ask(sandbox, "POST", "/vm/buy/init", {"id": sandbox.packs[0].id, "amount": 10, "user_id": "user"})
+    _, polled = ask(sandbox, "POST", "/vm/buy/status", {"session_id": started["session_id"]})
+    _, owned = ask(sandbox, "GET", "/inventory/user")
+    assert [list(item["content"]) for item in polled["result"]["nfts"]] == [["metadata"]] * 10
+    assert [list(item["content"]) for item in started["nfts"]] == [["metadata"]] * 10
+    for item, bought in zip(owned["items"], started["nfts"], strict=True):
+        metadata = item["content"]["metadata"]
+        assert metadata == bought["content"]["metadata"]
+        assert item["content"]["links"] == {"image": metadata["image"], "back_image": metadata["back_image"]}
+
+
+@pytest.mark.anyio
+async def test_s13_a_sellback_pays_the_price_of_the_purchase(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """The price is the card's value times the pack's fraction, is frozen, and is paid exactly."""
+    sandbox.add_pack(*pack_of(10, 33, 250, percent="0.92"))
+    started = await api.start_purchase("pack", 3, "user")
+    prices = {item.id: item.buyback_price for item in started.nfts}
+    assert prices == {"pack-10": Decimal("9.2"), "pack-33": Decimal("30.36"), "pack-250": Decimal(230)}
+    sandbox.add_pack(*pack_of(10, 33, 250, percent="0.10"))
+    for days in (0, 3, 3):
+        sandbox.advance(timedelta(days=days))
+        assert {item.id: item.buyback_price for item in (await api.get_inventory("user")).items} == prices
+    for item_id, price in prices.items():
+        assert (await api.sell_back(item_id)).amount == price
+
+
+@pytest.mark.parametrize("price", ["0.005", "8.505", "8.50", "123.4567", "0", "999999999999.99", "100000"])
+@pytest.mark.anyio
+async def test_s13_no_price_is_rounded(sandbox: Sandbox, api: PhygitalsClient, price: str) -> None:
+    """A price of any precision is shown and paid as it was given."""
+    item = sandbox.add_item("user", name="Card", buyback_price=Decimal(price))
+    assert (await api.get_inventory("user")).items == (item,)
+    assert (await api.sell_back(item.id)).amount == Decimal(price)
+
+
+@pytest.mark.anyio
+async def test_s14_the_sellback_window_is_seven_days(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """It ends exactly 7 days after the purchase, and is never null."""
+    await api.start_purchase(sandbox.packs[0].id, 2, "user")
+    sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+    first, second, third = (await api.get_inventory("user")).items
+    for item in (first, second, third):
+        assert (item.purchased_at, item.buyback_expires_at) == (NOW, NOW + WEEK)
+    sandbox.advance(WEEK - TICK)
+    await api.sell_back(first.id)
+    sandbox.advance(TICK)
+    for item in (second, third):
+        with pytest.raises(ItemExpired) as caught:
+            await api.sell_back(item.id)
+        assert (caught.value.status, caught.value.message) == (400, "Item has expired")
+
+
+@pytest.mark.anyio
+async def test_s15_one_of_many_sellbacks_wins(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """Of many sellbacks of one item at a time, one is paid, and each other meets an item that is gone."""
+    item = sandbox.add_item("user", name="Card", buyback_price=Decimal(5))
+    outcomes: list[object] = []
+
+    async def sell() -> None:
+        try:
+            outcomes.append((await api.sell_back(item.id)).amount)
+        except PhygitalsError as error:
+            outcomes.append(type(error))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(50):
+            tasks.start_soon(sell)
+    assert Counter(outcomes) == {Decimal(5): 1, ItemNotFound: 49}
+
+
+@pytest.mark.anyio
+async def test_s16_a_quote_lives_fifteen_minutes(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """It ends exactly 15 minutes after it was made, all its rates at once."""
+    first, second = (sandbox.add_item("user", name="Card", buyback_price=Decimal(1)).id for _ in range(2))
+    before, after = await api.quote_shipping([first], HOME), await api.quote_shipping([second], HOME)
+    assert before.expires_at == after.expires_at == NOW + timedelta(minutes=15)
+    sandbox.advance(timedelta(minutes=15) - TICK)
+    await api.request_shipping(before.quotes[0].id)
+    sandbox.advance(TICK)
+    for quote in after.quotes:
+        with pytest.raises(QuoteExpired):
+            await api.request_shipping(quote.id)
+    assert await ids_of(api, "user") == [second]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"quote_id": None}, {"quote_id": 7}, {"quote_id": ""}, {"quote_id": "quote_1"}, {"quote_id": ["_rate_"]}],
+)
+def test_s17_a_quote_id_holds_a_rate(sandbox: Sandbox, body: object) -> None:
+    """A quote id that is missing, no text, or has no `_rate_` counts as not given."""
+    assert ask(sandbox, "POST", "/ship/request", body) == (400, {"error": "quote_id is required"})
+
+
+@pytest.mark.anyio
+async def test_s17_a_quote_id_with_a_rate_is_looked_up(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """The session alone is malformed; an unknown session and a rate that it does not have are expired."""
+    item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+    quotes = await api.quote_shipping([item.id], HOME)
+    with pytest.raises(MissingField):
+        await api.request_shipping(quotes.session_id)
+    for quote_id in (f"{quotes.session_id}_rate_drone", "quote_unknown_rate_standard", "_rate_", "x_rate_"):
+        with pytest.raises(QuoteExpired):
+            await api.request_shipping(quote_id)
+    assert re.fullmatch(r"quote_[0-9A-HJKMNP-TV-Z]{26}", quotes.session_id)
+    assert [q.id for q in quotes.quotes] == [
+        f"{quotes.session_id}_rate_{k}" for k in ("standard", "priority", "express")
+    ]
+    assert quotes.cheapest == quotes.quotes[0]
+
+
+@pytest.mark.parametrize("country", ["US", "ZZ", "us", "  ", "12", "éé"])
+@pytest.mark.anyio
+async def test_s18_any_two_characters_are_a_country(sandbox: Sandbox, api: PhygitalsClient, country: str) -> None:
+    """Nothing is checked of a country but its length."""
+    item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+    assert (await api.quote_shipping([item.id], evolve(HOME, country=country))).quotes
+
+
+@pytest.mark.parametrize("country", ["", "U", "USA", "United States"])
+@pytest.mark.anyio
+async def test_s18_other_lengths_are_no_country(sandbox: Sandbox, api: PhygitalsClient, country: str) -> None:
+    """Every other length is a 422."""
+    item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+    with pytest.raises(CountryNotSupported) as caught:
+        await api.quote_shipping([item.id], evolve(HOME, country=country))
+    assert (caught.value.status, caught.value.message) == (422, "Country not supported")
+
+
+@pytest.mark.parametrize(
+    "destination", [None, "US", [], {}, {"country": None}, {"country": 12}, {"country": ["U", "S"]}]
+)
+def test_s18_what_is_no_text_is_no_country(sandbox: Sandbox, destination: object) -> None:
+    """Neither is a destination that is no object, nor a country that is no text."""
+    item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+    answer = ask(sandbox, "POST", "/ship/quote", {"item_ids": [item.id], "destination": destination})
+    assert answer == (422, {"error": "Country not supported"})
+
+
+@pytest.mark.anyio
+async def test_s19_order_ids(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """Each order has an id of its own, `order_` and 16 characters of base64url."""
+    seen = set()
+    for _ in range(50):
+        item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+        quotes = await api.quote_shipping([item.id], HOME)
+        order_id = (await api.request_shipping(quotes.quotes[0].id)).order_id
+        assert re.fullmatch(r"order_[A-Za-z0-9_-]{16}", order_id)
+        seen.add(order_id)
+    assert len(seen) == 50
+
+
+@pytest.mark.anyio
+async def test_s20_orders_stay_queued(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """An order shows what was quoted, and never moves."""
+    item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1), back_image=None)
+    quote = (await api.quote_shipping([item.id], HOME)).quotes[1]
+    order_id = (await api.request_shipping(quote.id)).order_id
+    first = await api.get_shipping_order(order_id)
+    assert (first.order_id, first.status) == (order_id, OrderStatus.QUEUED)
+    assert (first.carrier, first.service, first.amount, first.currency) == (
+        "USPS",
+        "Priority Mail",
+        Decimal("9.75"),
+        "USD",
+    )
+    assert [(line.item_id, line.name, line.image, line.back_image) for line in first.items] == [
+        (item.id, "Card", item.image, None)
+    ]
+    assert first.created_at == NOW
+    gone = (first.tracking_number, first.tracking_url, first.shipped_at, first.delivered_at, first.error_message)
+    assert gone == (None, None, None, None, None)
+    sandbox.advance(timedelta(days=365))
+    assert await api.get_shipping_order(order_id) == first
+
+
+def test_s20_the_order_of_the_documents(sandbox: Sandbox) -> None:
+    """A queued order has the fields of the documented example, and no other."""
+    item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+    wanted = {"item_ids": [item.id], "destination": {"country": "US"}}
+    _, quotes = ask(sandbox, "POST", "/ship/quote", wanted)
+    _, made = ask(sandbox, "POST", "/ship/request", {"quote_id": quotes["quotes"][0]["id"]})
+    _, order = ask(sandbox, "GET", f"/ship/order/{made['order_id']}")
+    example = fixture_json("ship-order.sandbox-queued.json")
+    assert {name: type(value) for name, value in order.items()} == {name: type(v) for name, v in example.items()}
+    assert set(order["items"][0]) == set(example["items"][0])
+    assert set(quotes) == set(fixture_json("ship-quote.json"))
+    assert {name for quote in quotes["quotes"] for name in quote} == set(fixture_json("ship-quote.json")["quotes"][0])
+
+
+def test_s21_a_shipping_request_never_answers_in_the_reserved_envelope(sandbox: Sandbox) -> None:
+    """It makes an order with `success`, or says one sentence."""
+    item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+    wanted = {"item_ids": [item.id], "destination": {"country": "US"}}
+    quote_id = ask(sandbox, "POST", "/ship/quote", wanted)[1]["quotes"][0]["id"]
+    status, made = ask(sandbox, "POST", "/ship/request", {"quote_id": quote_id})
+    assert (status, set(made), made["status"]) == (200, {"order_id", "status"}, "success")
+    for refused in ({"quote_id": quote_id}, {"quote_id": "quote_x_rate_y"}, {"quote_id": "x"}, {}):
+        status, said = ask(sandbox, "POST", "/ship/request", refused)
+        assert (status, set(said)) == (400, {"error"})
+
+
+def test_s22_the_destination_comes_back_verbatim(sandbox: Sandbox) -> None:
+    """Unknown keys, nested values, nulls and odd spellings are all echoed, and none is added."""
+    item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+    destination: dict[str, Any] = {
+        "zip": "78701", "country": "ZZ", "name": " Jané \u2028 Doe ", "line2": None, "": "", "floor": 3,
+        "share": 0.1, "big": 12345678901234567890123, "geo": {"lat": [30.25, -97.75, {"ok": True}]}, "tags": [],
+    }  # fmt: skip
+    _, quotes = ask(sandbox, "POST", "/ship/quote", {"item_ids": [item.id], "destination": destination})
+    _, made = ask(sandbox, "POST", "/ship/request", {"quote_id": quotes["quotes"][2]["id"]})
+    _, order = ask(sandbox, "GET", f"/ship/order/{made['order_id']}")
+    assert order["destination"] == destination
+    assert list(order["destination"]) == list(destination)
+
+
+@pytest.mark.parametrize("percent", ["0.85", "0.90", "1"])
+@pytest.mark.anyio
+async def test_s23_recent_pulls_show_a_computed_value(sandbox: Sandbox, api: PhygitalsClient, percent: str) -> None:
+    """Whatever the pack's real fraction, the value of a pull is its price divided by 0.85, in cents."""
+    sandbox.add_pack(*pack_of(100, percent=percent))
+    started = await api.start_purchase("pack", 1, "user")
+    (pull,) = await api.list_recent_pulls(claw_ids=["pack"])
+    assert pull.buyback_price == started.nfts[0].buyback_price == 100 * Decimal(percent)
+    assert pull.value == {"0.85": Decimal(100), "0.90": Decimal("105.88"), "1": Decimal("117.65")}[percent]
+    assert (await api.get_card("pack-100")).fmv == 100
+    given = sandbox.add_item("user", name="Card", buyback_price=Decimal("8.50"))
+    assert (await api.get_card(given.id)).fmv == 10
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The life cycle of an item
+
+
+@pytest.mark.anyio
+async def test_life_cycle_bought_items_are_owned(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """A purchase puts its items, with all that was shown of them, into the inventory, after what was there."""
+    older = sandbox.add_item("user", name="Older", buyback_price=Decimal(1))
+    pack = sandbox.packs[0]
+    started = await api.start_purchase(pack.id, 3, "user")
+    first, *bought = (await api.get_inventory("user")).items
+    assert first == older
+    for item, nft in zip(bought, started.nfts, strict=True):
+        assert (item.claw_id, item.claw_slug) == (pack.id, pack.slug)
+        assert (item.id, item.buyback_price, item.type) == (nft.id, nft.buyback_price, nft.type)
+        assert (item.mint_address, item.content.metadata) == (nft.mint_address, nft.content.metadata)
+        assert (await api.get_card(item.id)).metadata == item.content.metadata
+
+
+@pytest.mark.anyio
+async def test_life_cycle_sold_items_are_gone(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """OWNED to SOLD: gone from the inventory; selling it again and quoting it answer that it is not found."""
+    sold, kept = (sandbox.add_item("user", name="Card", buyback_price=Decimal(n)).id for n in (1, 2))
+    done = await api.sell_back(sold)
+    assert (done.success, done.amount) == (True, Decimal(1))
+    assert await ids_of(api, "user") == [kept]
+    for _ in range(2):
+        with pytest.raises(ItemNotFound) as caught:
+            await api.sell_back(sold)
+        assert (caught.value.status, caught.value.message) == (400, "Item not found")
+    with pytest.raises(ItemNotFound):
+        await api.quote_shipping([kept, sold], HOME)
+    await api.sell_back(kept)
+    assert await api.get_inventory("user") == Inventory("user", ())
+
+
+@pytest.mark.anyio
+async def test_life_cycle_a_quote_changes_nothing(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """A quoted item stays owned, can be quoted again, and can be sold."""
+    item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+    first = await api.quote_shipping([item.id], HOME)
+    second = await api.quote_shipping([item.id], HOME)
+    assert first.session_id != second.session_id
+    assert await ids_of(api, "user") == [item.id]
+    assert (await api.sell_back(item.id)).amount == 1
+
+
+@pytest.mark.anyio
+async def test_life_cycle_shipped_items_are_locked(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """OWNED to LOCKED: gone from the inventory; no sellback finds it, and no quote ships it again."""
+    item, kept = (sandbox.add_item("user", name="Card", buyback_price=Decimal(1)).id for _ in range(2))
+    open_quotes = await api.quote_shipping([item, kept], HOME)
+    quotes = await api.quote_shipping([item], HOME)
+    done = await api.request_shipping(quotes.quotes[0].id)
+    assert done.status == "success"
+    assert await ids_of(api, "user") == [kept]
+    with pytest.raises(ItemNotFound):
+        await api.sell_back(item)
+    later = await api.quote_shipping([item], HOME)
+    for quote in (quotes.quotes[0], quotes.quotes[1], open_quotes.quotes[0], later.quotes[0]):
+        with pytest.raises(ItemAlreadyShipped) as caught:
+            await api.request_shipping(quote.id)
+        assert (caught.value.status, caught.value.message) == (400, "Item already shipped")
+    # The refusal of one item left the other as it was.
+    assert await ids_of(api, "user") == [kept]
+    assert (await api.get_card(item)).id == item
+
+
+@pytest.mark.anyio
+async def test_life_cycle_after_the_window(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """An item whose window has passed is still owned and in the inventory, cannot be sold, and can be shipped."""
+    item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+    sandbox.advance(WEEK)
+    with pytest.raises(ItemExpired):
+        await api.sell_back(item.id)
+    assert await ids_of(api, "user") == [item.id]
+    quotes = await api.quote_shipping([item.id], HOME)
+    await api.request_shipping(quotes.quotes[0].id)
+    assert await ids_of(api, "user") == []
+    with pytest.raises(ItemNotFound):
+        await api.sell_back(item.id)
+
+
+@pytest.mark.anyio
+async def test_life_cycle_an_open_quote_of_a_sold_item(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """What was sold after it was quoted is not shipped, and neither is what was quoted with it."""
+    sold, kept = (sandbox.add_item("user", name="Card", buyback_price=Decimal(1)).id for _ in range(2))
+    quotes = await api.quote_shipping([sold, kept], HOME)
+    await api.sell_back(sold)
+    with pytest.raises(BadRequest):
+        await api.request_shipping(quotes.quotes[0].id)
+    assert await ids_of(api, "user") == [kept]
+
+
+@pytest.mark.anyio
+async def test_life_cycle_an_item_named_twice_ships_once(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """A quote that repeats an id is a quote for one item."""
+    first, second = (sandbox.add_item("user", name="Card", buyback_price=Decimal(1)).id for _ in range(2))
+    quotes = await api.quote_shipping([first, second, first], HOME)
+    done = await api.request_shipping(quotes.quotes[0].id)
+    order = await api.get_shipping_order(done.order_id)
+    assert [line.item_id for line in order.items] == [first, second]
+    assert await ids_of(api, "user") == []
+
+
+@pytest.mark.anyio
+async def test_life_cycle_one_order_of_several_users(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """Items of several users can travel together: nothing documented forbids it."""
+    items = [sandbox.add_item(user, name="Card", buyback_price=Decimal(1)).id for user in ("a", "b")]
+    quotes = await api.quote_shipping(items, HOME)
+    await api.request_shipping(quotes.quotes[0].id)
+    assert await ids_of(api, "a") == await ids_of(api, "b") == []
+
+
+@pytest.mark.anyio
+async def test_a_wipe_as_a_client_sees_it(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """After a wipe, each call answers what the documents say of something that existed before."""
+    started = await api.start_purchase(sandbox.packs[0].id, 3, "user")
+    owned, quoted, shipped = (item.id for item in started.nfts)
+    open_quotes = await api.quote_shipping([quoted], HOME)
+    order_id = (await api.request_shipping((await api.quote_shipping([shipped], HOME)).quotes[0].id)).order_id
+    given = sandbox.add_item("user", name="Card", buyback_price=Decimal(1)).id
+    sandbox.wipe()
+    expected: dict[str, tuple[int, type[StatusError], Callable[[], Awaitable[object]]]] = {
+        "Transaction failed": (400, TransactionFailed, lambda: api.get_purchase(started.session_id)),
+        "User not found": (404, UserNotFound, lambda: api.get_inventory("user")),
+        "Item not found": (400, ItemNotFound, lambda: api.sell_back(owned)),
+        "Quote expired": (400, QuoteExpired, lambda: api.request_shipping(open_quotes.quotes[0].id)),
+        "Order not found": (404, OrderNotFound, lambda: api.get_shipping_order(order_id)),
+        "Card not found": (404, CardNotFound, lambda: api.get_card(given)),
+    }
+    for message, (status, error, call) in expected.items():
+        with pytest.raises(error) as caught:
+            await call()
+        assert (caught.value.status, caught.value.message) == (status, message)
+    # A listing outlives every user.
+    assert (await api.get_card(owned)).id == owned
+    assert await api.list_recent_pulls() == ()
+
+
+# ---------------------------------------------------------------------------------------------------------
+# What else the documents say of each operation (section 2)
+
+
+@pytest.mark.parametrize("amount", [0, -1, 1.5, "1", True, None, [], -(10**30)], ids=repr)
+def test_amounts_that_are_none(sandbox: Sandbox, amount: object) -> None:
+    """An amount below 1, or that is no whole number, has the documented refusal."""
+    answer = ask(sandbox, "POST", "/vm/buy/init", {"id": sandbox.packs[0].id, "amount": amount, "user_id": "user"})
+    assert answer == (400, {"error": "Amount must be greater than 0"})
+
+
+@pytest.mark.anyio
+async def test_amounts_up_to_the_packs_limit(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """`max_per_mint` can be bought at once, and no more; the refusal names it."""
+    sandbox.add_pack(*pack_of(1, 2, 3, 4, 5, most=3))
+    for amount in (4, 5):
+        with pytest.raises(AmountOutOfRange) as caught:
+            await api.start_purchase("pack", amount, "user")
+        assert caught.value.message == "Amount must be less than or equal to 3"
+    for huge in (2**63, 2**64, 10**30):
+        answer = ask(sandbox, "POST", "/vm/buy/init", {"id": "pack", "amount": huge, "user_id": "user"})
+        assert answer == (400, {"error": "Amount must be less than or equal to 3"})
+    assert len((await api.start_purchase("pack", 3, "user")).nfts) == 3
+
+
+@pytest.mark.parametrize("user_id", [None, "", 5, ["user"]])
+def test_a_purchase_needs_a_user(sandbox: Sandbox, user_id: object) -> None:
+    """A missing user is refused before anything else is looked at."""
+    answer = ask(sandbox, "POST", "/vm/buy/init", {"id": "unknown", "amount": 0, "user_id": user_id})
+    assert answer == (400, {"error": "user_id is required"})
+
+
+@pytest.mark.anyio
+async def test_packs_are_bought_by_id(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """A slug, like any unknown id, is a 400 and no 404."""
+    slug = sandbox.packs[0].slug
+    assert slug is not None
+    for pack_id in (slug, "unknown"):
+        with pytest.raises(PackNotFound) as caught:
+            await api.start_purchase(pack_id, 1, "user")
+        assert (caught.value.status, caught.value.message) == (400, "VM not found")
+    assert ask(sandbox, "POST", "/vm/buy/init", {"id": 5, "amount": 1, "user_id": "u"})[1] == {"error": "VM not found"}
+
+
+@pytest.mark.parametrize("item_ids", [None, [], "item", {}, 5])
+def test_a_quote_needs_items(sandbox: Sandbox, item_ids: object) -> None:
+    """Missing, empty, or no list at all."""
+    answer = ask(sandbox, "POST", "/ship/quote", {"item_ids": item_ids, "destination": {"country": "US"}})
+    assert answer == (400, {"error": "item_ids is required"})
+
+
+@pytest.mark.parametrize("item_id", [None, "", "unknown", 5, ["item"], {}])
+def test_items_that_are_unknown(sandbox: Sandbox, item_id: object) -> None:
+    """An item id that is missing, unknown or no text is not found, at sellback and in a quote."""
+    kept = sandbox.add_item("user", name="Card", buyback_price=Decimal(1)).id
+    assert ask(sandbox, "POST", "/vm/buyback", {"item_id": item_id}) == (400, {"error": "Item not found"})
+    wanted = {"item_ids": [kept, item_id], "destination": {"country": "US"}}
+    assert ask(sandbox, "POST", "/ship/quote", wanted) == (400, {"error": "Item not found"})
+
+
+@pytest.mark.anyio
+async def test_cards_are_listings_or_items(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """A card is found by a listing's id before anybody pulls it, and by an item's id as long as it is held."""
+    sandbox.add_pack(*pack_of(40))
+    card = await api.get_card("pack-40")
+    assert (card.id, card.name, card.fmv, card.image) == ("pack-40", "Card 40", Decimal(40), card.metadata.image)
+    given = sandbox.add_item("user", name="Given", buyback_price=Decimal("0.85"), id="v1|1|0", back_image=None)
+    card = await api.get_card(given.id)
+    assert (card.name, card.fmv, card.back_image, card.metadata) == ("Given", Decimal(1), None, given.content.metadata)
+    with pytest.raises(CardNotFound) as caught:
+        await api.get_card("unknown")
+    assert (caught.value.status, caught.value.message) == (404, "Card not found")
+
+
+@pytest.mark.anyio
+async def test_chase_cards_are_the_best_of_a_pack(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """The most valuable first, by slug; an id is no slug, and an unknown pack is a 404."""
+    sandbox.add_pack(*pack_of(5, 70, 3, 900, 20, 40, 60, slug="slug"))
+    cards = await api.list_chase_cards("slug")
+    assert [(card.id, card.fmv) for card in cards] == [(f"pack-{v}", Decimal(v)) for v in (900, 70, 60, 40, 20)]
+    assert [(card.name, card.image) for card in cards[:1]] == [("Card 900", (await api.get_card("pack-900")).image)]
+    for slug in ("pack", "unknown"):
+        with pytest.raises(NotFound):
+            await api.list_chase_cards(slug)
+
+
+@pytest.mark.anyio
+async def test_packs_of_a_platform(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """First-party packs by default, and those of another platform on request."""
+    usual = sandbox.packs
+    elsewhere, _ = pack_of(id="elsewhere")
+    elsewhere = evolve(elsewhere, platform="partner")
+    everywhere = evolve(elsewhere, id="everywhere", platform=None)
+    sandbox.add_pack(elsewhere)
+    sandbox.add_pack(everywhere)
+    assert sandbox.packs == (*usual, elsewhere, everywhere)
+    assert await api.list_packs() == await api.list_packs(platform="mainnet") == (*usual, everywhere)
+    assert await api.list_packs(platform="partner", include_repacks=True) == (elsewhere, everywhere)
+
+
+@pytest.mark.anyio
+async def test_a_pack_replaces_one_with_its_id(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """The new one takes the old one's place, listings and all."""
+    sandbox.add_pack(*pack_of(10))
+    sandbox.add_pack(*pack_of(20))
+    assert [pack.id for pack in sandbox.packs].count("pack") == 1
+    assert [item.id for item in (await api.start_purchase("pack", 1, "user")).nfts] == ["pack-20"]
+
+
+@pytest.mark.anyio
+async def test_a_pack_without_a_fraction_pays_the_value(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """Where a pack does not say what a sellback pays, it pays the card's value."""
+    pack, listings = pack_of(40)
+    sandbox.add_pack(evolve(pack, buyback_percent=None), listings)
+    assert (await api.start_purchase("pack", 1, "user")).nfts[0].buyback_price == 40
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("", 20),
+        ("?limit=", 20),
+        ("?limit=ten", 20),
+        ("?limit=5", 5),
+        ("?limit=1", 1),
+        ("?limit=0", 1),
+        ("?limit=-5", 1),
+        ("?limit=100", 100),
+        ("?limit=101", 100),
+        ("?limit=1000000000", 100),
+        ("?limit=99999999999999999999", 100),
+        ("?limit=-99999999999999999999", 1),
+        ("?limit=" + "9" * 5000, 100),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_the_number_of_recent_pulls(sandbox: Sandbox, query: str, shown: int) -> None:
+    """The limit is 20 by default and for what is no number, and is clamped to 1 to 100."""
+    for number in range(120):
+        sandbox.add_item("user", name=f"Card {number}", buyback_price=Decimal(1), id=f"item-{number}")
+    status, pulls = ask(sandbox, "GET", f"/vm/recent-pulls{query}")
+    assert status == 200
+    assert [pull["id"] for pull in pulls] == [f"item-{number}" for number in range(119, 119 - shown, -1)]
+
+
+@pytest.mark.anyio
+async def test_recent_pulls_are_newest_first(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """By the time of the pull, also where a test adds an older pull later; what is sold or shipped stays."""
+    for days in (3, 1, 6, 0, 5):
+        pulled = NOW - timedelta(days=days)
+        sandbox.add_item("user", name="Card", buyback_price=Decimal(1), id=f"{days} days", purchased_at=pulled)
+    await api.sell_back("1 days")
+    pulls = await api.list_recent_pulls()
+    assert [pull.id for pull in pulls] == ["0 days", "1 days", "3 days", "5 days", "6 days"]
+    assert [pull.created_at for pull in pulls] == sorted((pull.created_at for pull in pulls), reverse=True)
+    assert [pull.id for pull in await api.list_recent_pulls(limit=2)] == ["0 days", "1 days"]
+
+
+@pytest.mark.anyio
+async def test_recent_pulls_of_some_packs(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """The packs are asked for by id; unknown ones are no error."""
+    for pack, slug in (("a", "slug"), ("b", None), ("a", "slug"), ("c", "slug")):
+        sandbox.add_item("user", name="Card", buyback_price=Decimal(1), claw_id=pack, claw_slug=slug)
+    assert [pull.claw_id for pull in await api.list_recent_pulls(claw_ids=["a", "b"])] == ["a", "b", "a"]
+    assert [pull.claw_slug for pull in await api.list_recent_pulls(claw_ids=["b", "unknown"])] == [None]
+    assert await api.list_recent_pulls(claw_ids=["unknown"]) == ()
+    assert ask(sandbox, "GET", "/vm/recent-pulls?claw_ids=") == (200, [])
+    assert ask(sandbox, "GET", "/vm/recent-pulls?claw_ids=a,b") == (200, [])
+
+
+def test_recent_pulls_keep_memory_bounded(sandbox: Sandbox) -> None:
+    """The feed of a sandbox that runs for long forgets old pulls, the items of which are still owned."""
+    for number in range(1200):
+        sandbox.add_item("user", name="Card", buyback_price=Decimal(1), claw_id="old" if number < 150 else "new")
+    assert ask(sandbox, "GET", "/vm/recent-pulls?claw_ids=old") == (200, [])
+    assert len(ask(sandbox, "GET", "/inventory/user")[1]["items"]) == 1200
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The guide
+
+
+def test_the_guide_names_tests_that_exist() -> None:
+    """Every test that `docs/sandbox.md` names is a test of this project, and every rule has at least one."""
+    defined = {
+        node.name
+        for file in TESTS.glob("test_*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    text = GUIDE.read_text()
+    named = set(re.findall(r"`(test_\w+)`", text))
+    assert named <= defined, sorted(named - defined)
+    rows = {row[0]: row[1] for row in re.findall(r"^\| (S\d+) \|.*\| ([^|]*) \|$", text, re.MULTILINE)}
+    assert list(rows) == [f"S{number}" for number in range(1, 25)]
+    assert "not found" in rows.pop("S24").lower()
+    for rule, cell in rows.items():
+        assert re.findall(rf"`(test_{rule.lower()}_\w+)`", cell), rule
+
+
+def test_the_guide_leaves_no_test_of_a_rule_out() -> None:
+    """Every test here that carries a rule's number, or is about the life cycle, is named in the guide."""
+    tree = ast.parse(Path(__file__).read_text())
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    about = [name for name in names if re.match(r"test_(s\d+|life_cycle|a_wipe)_", name)]
+    assert len(about) > 30
+    named = set(re.findall(r"`(test_\w+)`", GUIDE.read_text()))
+    assert set(about) <= named, sorted(set(about) - named)

@@ -1,0 +1,230 @@
+"""The sandbox over HTTP: the command line as a process, and in this one."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import phygitals_async.sandbox
+from phygitals_async import AuthenticationError, Inventory, PhygitalsClient, Request, Response, UserNotFound
+from phygitals_async.sandbox.__main__ import main
+from phygitals_transports import AiohttpTransport
+
+KEPT = ("PATH", "HOME", "TMPDIR", "SYSTEMROOT", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """Run the command as a process, giving it and the lines it printed up to `ready`."""
+    # Whatever it leaves open or misuses becomes visible on stderr.
+    command = [sys.executable, "-W", "error", "-m", "phygitals_async.sandbox", *arguments]
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    # A process that prints nothing ends this test instead of holding it up.
+    watchdog = threading.Timer(60, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line.rstrip("\n"))
+            if lines[-1] == "ready":
+                break
+        yield process, lines
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.communicate()
+
+
+def look_up(base_url: str, key: str, user_ids: Sequence[str]) -> list[Inventory]:
+    """Ask a server with a real client, over aiohttp."""
+
+    async def ask() -> list[Inventory]:
+        async with PhygitalsClient(api_key=key, base_url=base_url) as api:
+            with pytest.raises(UserNotFound):
+                await api.get_inventory("nobody")
+            return [await api.get_inventory(user_id) for user_id in user_ids]
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command(number: signal.Signals) -> None:
+    """It prints URL and key, answers a client under both, and stops cleanly on SIGINT and on SIGTERM."""
+    with running("--port", "0", "--users", "5") as (process, lines):
+        text = "\n".join(lines)
+        url = re.search(r"http://127\.0\.0\.1:[0-9]+/_", text)
+        key = re.search(r"sandbox-\S+", text)
+        assert url is not None
+        assert key is not None
+        assert "user_000000 to user_000004" in text
+        users = [f"user_{number:06d}" for number in range(5)]
+        inventories = look_up(url[0], key[0], users)
+        assert [inventory.user_id for inventory in inventories] == users
+        assert any(inventory.items for inventory in inventories)
+        with pytest.raises(AuthenticationError):
+            look_up(url[0].removesuffix("/_"), "another-key", [])
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=30)
+        assert (process.returncode, rest, errors) == (0, "", "")
+
+
+def test_a_stop_with_open_connections() -> None:
+    """A client that keeps its connection open does not hold up the stop."""
+    with running("--port", "0") as (process, lines):
+        url = re.search(r"http://\S+", "\n".join(lines))
+        assert url is not None
+
+        async def stop_it() -> int:
+            async with PhygitalsClient(api_key="sandbox-1", base_url=url[0]) as api:
+                with pytest.raises(UserNotFound):
+                    await api.get_inventory("nobody")
+                process.send_signal(signal.SIGTERM)
+                return await asyncio.to_thread(process.wait, 30)
+
+        assert asyncio.run(stop_it()) == 0
+
+
+def test_a_port_that_is_taken() -> None:
+    """A port that is taken ends the command with an error, and with nothing that says it serves."""
+    with running("--port", "0") as (_, lines):
+        taken = re.search(r":([0-9]+)/_", "\n".join(lines))
+        assert taken is not None
+        with running("--port", taken[1]) as (second, printed):
+            _, errors = second.communicate(timeout=30)
+        assert second.returncode != 0
+        assert printed == []
+        assert "address already in use" in errors
+
+
+class _Output(io.StringIO):
+    """Collects what is printed and does something once the server is ready."""
+
+    def __init__(self, when_ready: Callable[[], None]) -> None:
+        super().__init__()
+        self._when_ready = when_ready
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if text == "ready":
+            self._when_ready()
+        return written
+
+
+@pytest.fixture
+def usual_handlers() -> Iterator[None]:
+    """Run with the handlers a process in the foreground starts with, and see that they are there afterwards."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    # In the background of a shell script, SIGINT is ignored instead.
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    try:
+        yield
+        assert {number: signal.getsignal(number) for number in usual} == usual
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("usual_handlers")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("arguments", "users"), [((), None), (("--users", "2"), "user_000000 to user_000001")])
+def test_main_in_this_process(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, arguments: tuple[str, ...], users: str | None
+) -> None:
+    """`main` serves until a signal, then returns; it names users only if there are any."""
+    output = _Output(lambda: os.kill(os.getpid(), number))
+    monkeypatch.setattr(sys, "stdout", output)
+    main(["--port", "0", "--seed", "4", "--rate-limit", "5", *arguments])
+    lines = output.getvalue().splitlines()
+    assert re.search(r"http://127\.0\.0\.1:[0-9]+/_$", lines[0])
+    assert "sandbox-" in lines[1]
+    assert lines[-1] == "ready"
+    assert len(lines) == (3 if users is None else 4)
+    assert users is None or users in lines[2]
+
+
+@pytest.mark.usefixtures("usual_handlers")
+def test_python_dash_m(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m phygitals_async.sandbox` runs `main` with the command line's arguments."""
+    output = _Output(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    path = str(Path(phygitals_async.sandbox.__file__).parent / "__main__.py")
+    monkeypatch.setattr(sys, "argv", ["phygitals-sandbox", "--port", "0", "--host", "localhost"])
+    monkeypatch.setattr(sys, "stdout", output)
+    # By its path: in an installed wheel, pytest's own importer has the package, and runpy cannot read from that.
+    runpy.run_path(path, run_name="__main__")
+    assert output.getvalue().endswith("ready\n")
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` names every option, with its default."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--host", "--port", "--users", "--seed", "8765", "127.0.0.1"):
+        assert option in text
+
+
+@pytest.mark.parametrize("arguments", [["--port", "x"], ["--users", "many"], ["--nothing"]])
+def test_bad_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A bad argument is named, and the exit code is 2."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "statuses", "says_when"),
+    [
+        ((), {404}, False),
+        (("--rate-limit", "0.001"), {404, 429}, True),
+        (("--rate-limit", "0.001", "--no-retry-after"), {404, 429}, False),
+        (("--no-retry-after",), {404}, False),
+    ],
+    ids=["no limit", "limit", "silent limit", "nothing to be silent about"],
+)
+def test_rate_limit(arguments: tuple[str, ...], statuses: set[int], says_when: bool) -> None:
+    """It answers 429 once the rate is used up, if one is given, and says when to come back unless told not to."""
+
+    async def ask(url: str) -> list[Response]:
+        transport = AiohttpTransport()
+        try:
+            request = Request("GET", f"{url}/api/v1/inventory/nobody", {"X-API-Key": "sandbox-1"})
+            return [await transport.send(request) for _ in range(30)]
+        finally:
+            await transport.aclose()
+
+    with running("--port", "0", *arguments) as (_, lines):
+        url = re.search(r"http://\S+", "\n".join(lines))
+        assert url is not None
+        responses = asyncio.run(ask(url[0]))
+    assert {response.status for response in responses} == statuses
+    assert any("retry-after" in response.headers for response in responses) == says_when
+
+
+def test_the_seed_repeats_the_data() -> None:
+    """Two servers with one seed hold the same users with the same items, but for the time of the pull."""
+
+    def items(seed: str) -> list[tuple[str, str, str]]:
+        with running("--port", "0", "--users", "3", "--seed", seed) as (_, lines):
+            url = re.search(r"http://\S+", "\n".join(lines))
+            assert url is not None
+            found = look_up(url[0], "sandbox-1", [f"user_{number:06d}" for number in range(3)])
+            return [(item.id, item.name, str(item.buyback_price)) for each in found for item in each.items]
+
+    assert items("1") == items("1")
+    assert items("1") != items("2")

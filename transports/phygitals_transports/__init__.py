@@ -1,0 +1,28 @@
+"""Implementations of `phygitals_async.Transport`, one file each, named for its engine.
+
+Each is imported when first asked for, so that using one does not load the engine of another.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from phygitals_transports.aiohttp import AiohttpTransport
+    from phygitals_transports.memory import MemoryTransport
+
+__all__ = ["AiohttpTransport", "MemoryTransport"]
+
+_HOMES = {"AiohttpTransport": "aiohttp", "MemoryTransport": "memory"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

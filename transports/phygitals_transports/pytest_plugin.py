@@ -1,0 +1,30 @@
+"""Fixtures for the tests of applications that use the library; pytest finds them once it is installed.
+
+They are plain fixtures, without an event loop of their own, so they serve sync tests, both modes of
+pytest-asyncio, and anyio's plugin on asyncio and trio alike.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from phygitals_async import Environment, PhygitalsClient, Sandbox
+from phygitals_transports.memory import MemoryTransport
+
+
+@pytest.fixture
+def phygitals_sandbox() -> Sandbox:
+    """Return an in-memory sandbox of its own for each test, with repeatable draws."""
+    return Sandbox(seed=0)
+
+
+@pytest.fixture
+def phygitals_client(phygitals_sandbox: Sandbox) -> PhygitalsClient:
+    """Return a client of `phygitals_sandbox`. Nothing needs closing: it holds no connection."""
+    return PhygitalsClient(
+        MemoryTransport(phygitals_sandbox),
+        # Named in full, so that nothing is read from the environment.
+        api_key="sandbox-test",
+        environment=Environment.SANDBOX,
+        base_url="https://api.phygitals.com/_",
+    )

@@ -23,7 +23,7 @@ $(VENV)/.dev: $(VENV)/.demo
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/refresh_inventories.py
 
-test: check unit wheel
+test: check wheel
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -31,13 +31,14 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/pyright
 
+# The tests against the source, while working on it.
 unit: $(VENV)/.dev
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-# The tests again, against the built wheel, in a clean environment of every supported Python found here.
+# The tests against the built wheel, in a clean environment of every supported Python found here; coverage on the first.
 wheel: $(VENV)/.dev
 	BIN=$(BIN) sh scripts/test-wheel
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import aiohttp
 from attrs import define
 
 from phygitals_async import Attempt, Call, Found, PhygitalsClient, PhygitalsError, Progress
@@ -73,18 +74,46 @@ async def refresh(url: str) -> tuple[float, Counter]:
     return time.perf_counter() - start, counter
 
 
+async def usual(url: str) -> tuple[float, Counter]:
+    """Refresh them the usual way: workers that each sleep after a 429, a second unless told."""
+    counter = Counter()
+    ids = iter(range(USERS))
+    start = time.perf_counter()
+
+    async def work(session: aiohttp.ClientSession) -> None:
+        for n in ids:
+            while True:
+                async with session.get(f"{url}/api/v1/inventory/user_{n:06d}") as response:
+                    await response.read()
+                counter.answers += 1
+                if response.status != 429:
+                    break
+                counter.refused += 1
+                await asyncio.sleep(float(response.headers.get("Retry-After", "1")))
+
+    async with (
+        aiohttp.ClientSession(headers={"X-API-Key": "sandbox-bench"}) as session,
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in range(LIMIT):
+            group.create_task(work(session))
+    return time.perf_counter() - start, counter
+
+
 def main() -> None:
-    """Print how far from ideal the run is, with and without Retry-After."""
+    """Print how far from ideal each way is, with and without Retry-After."""
     # The bucket is full at the start: one second's worth is answered at once.
     ideal = (USERS - PER_SECOND) / PER_SECOND
-    print(f"\n{USERS:,} users, limit {LIMIT}, a server of {PER_SECOND} requests/s; ideal {ideal:.1f} s")
+    print(f"\n{USERS:,} users, limit {LIMIT}, a server of {PER_SECOND} requests/s")
+    print(f"  {'':56}{'s':>7}{'it / ideal':>12}{'429s':>8}")
+    print(f"  {'the rate itself':56}{ideal:7.1f}{1:12.2f}{0:8.1%}  <- the limit")
     for retry_after in (True, False):
-        with limited_server(retry_after=retry_after) as url:
-            seconds, counter = asyncio.run(refresh(url))
-        print(
-            f"  {'with' if retry_after else 'without':>7} Retry-After: {seconds:5.1f} s, {seconds / ideal:.2f} x ideal,"
-            f" {counter.refused / counter.answers:.1%} of {counter.answers:,} requests answered 429"
-        )
+        for name, run in (("stream_inventories", refresh), ("workers that sleep after a 429", usual)):
+            with limited_server(retry_after=retry_after) as url:
+                seconds, counter = asyncio.run(run(url))
+            label = f"{name}, {'with' if retry_after else 'without'} Retry-After"
+            refused = counter.refused / counter.answers
+            print(f"  {label:56}{seconds:7.1f}{seconds / ideal:12.2f}{refused:8.1%}", flush=True)
 
 
 if __name__ == "__main__":

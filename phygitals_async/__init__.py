@@ -3,11 +3,11 @@
 Start with `PhygitalsClient`. Transports live in `phygitals_transports`.
 """
 
+import importlib
 import typing
 
 from phygitals_async.client import PhygitalsClient
 from phygitals_async.config import Environment
-from phygitals_async.converter import PhygitalsConverter, build_converter
 from phygitals_async.errors import (
     AddressRejected,
     AmountOutOfRange,
@@ -174,19 +174,24 @@ __all__ = [
 
 
 if typing.TYPE_CHECKING:
+    from phygitals_async.converter import PhygitalsConverter, build_converter
     from phygitals_async.sandbox import Sandbox
+
+# Imported when first asked for: an application in production needs no sandbox, and one that only handles errors no
+# converter.
+_LATE: typing.Final = {"PhygitalsConverter": "converter", "build_converter": "converter", "Sandbox": "sandbox"}
 
 
 def __getattr__(name: str) -> typing.Any:
-    # Imported late: an application in production does not need the sandbox.
-    if name == "Sandbox":
-        from phygitals_async.sandbox import Sandbox
-
-        globals()[name] = Sandbox
-        return Sandbox
+    if name in _LATE:
+        return globals().setdefault(name, getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name))
     if name == "__version__":
         from phygitals_async.version import version
 
         return version()
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

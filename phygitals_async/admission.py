@@ -14,15 +14,40 @@ class Admission:
 
     Args:
         limit: The most requests in flight.
+
+    Attributes:
+        in_flight: How many there are.
+        pacer: How fast they may leave.
+        asked_too_long: Whether the server has asked for a longer pause than anybody waits for.
     """
 
     def __init__(self, limit: int) -> None:
         self.in_flight = 0
+        self.asked_too_long = False
         self.pacer = Pacer()
         self._limit = limit
         self._waiting: deque[anyio.Event] = deque()
         self._idle: anyio.Event | None = None
         self._turn = anyio.Lock()
+        self._closing: anyio.Event | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """Let everybody who waits in at once, to find the client closed and `leave`."""
+        self._closed = True
+        while self._waiting:
+            self.in_flight += 1
+            self._waiting.popleft().set()
+        if self._closing is not None:
+            self._closing.set()
+
+    async def rest(self, seconds: float) -> None:
+        """Wait for some time, but no longer than until `close`."""
+        if self._closed:
+            return
+        self._closing = self._closing or anyio.Event()
+        with anyio.move_on_after(seconds):
+            await self._closing.wait()
 
     def enter_at_once(self, now: float) -> bool:
         """Enter if that takes no waiting, and say whether it did. Whoever entered must `leave`."""
@@ -81,6 +106,6 @@ class Admission:
         # One at a time waits for the next moment: whoever else comes, and any new pause, stays behind it.
         async with self._turn:
             now = anyio.current_time()
-            while not self.pacer.take_if_free(now):
-                await anyio.sleep(self.pacer.due(now) - now)
+            while not self._closed and not self.pacer.take_if_free(now):
+                await self.rest(self.pacer.due(now) - now)
                 now = anyio.current_time()

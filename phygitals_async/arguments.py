@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import frozen
 
 from phygitals_async.errors import InvalidArgumentError
 from phygitals_async.models import Destination
@@ -15,7 +15,7 @@ _MOST_RECENT_PULLS: Final = 100
 _LARGEST_EXACT: Final = 2**53 - 1
 
 
-@frozen
+@frozen(eq=False)
 class Kind:
     """A kind of argument.
 
@@ -25,24 +25,16 @@ class Kind:
     """
 
     check: Callable[[str, Any], Any]
-    schema: Mapping[str, Any] = field(hash=False)
+    schema: Mapping[str, Any]
 
 
-@frozen
+@frozen(eq=False)
 class Argument:
     """A named argument of an operation, of some kind; an optional one may be None and is then not sent."""
 
     name: str
     kind: Kind
     optional: bool = False
-
-    def check(self, value: object) -> Any:
-        """Return what to send for `value`, or None for nothing.
-
-        Raises:
-            InvalidArgumentError: The value is not of this argument's kind.
-        """
-        return None if value is None and self.optional else self.kind.check(self.name, value)
 
 
 def check_id(name: str, value: object) -> str:
@@ -105,6 +97,8 @@ def _check_destination(name: str, value: object) -> Destination:
 
 
 def _has_surrogate(text: str) -> bool:
+    if text.isascii():
+        return False
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self
+
+import anyio
 
 from phygitals_async import operations, waiting
-from phygitals_async.config import Environment, check_seconds, conceal, resolve_settings
-from phygitals_async.converter import PhygitalsConverter, build_converter
+from phygitals_async.config import Environment, check_count, check_seconds, conceal, resolve_settings
 from phygitals_async.engine import Engine, Reply
 from phygitals_async.errors import ConfigurationError
 from phygitals_async.fan_out import DEFAULT_LIMIT, FanOut, collect
@@ -27,11 +28,14 @@ from phygitals_async.models import (
     ShippingRequest,
     StartedPurchase,
 )
-from phygitals_async.observer import Observer
+from phygitals_async.observer import Hooks, Observer
 from phygitals_async.outcomes import Batch
 from phygitals_async.retry import RetryPolicy
 from phygitals_async.transport import Transport
 from phygitals_async.version import version
+
+if TYPE_CHECKING:
+    from phygitals_async.converter import PhygitalsConverter
 
 
 class PhygitalsClient:
@@ -39,11 +43,13 @@ class PhygitalsClient:
 
     Use it as an async context manager, or call `aclose()`. One client serves any number of concurrent calls.
 
-    Every method takes a `deadline`, seconds for the whole call, by default the client's; and every method may raise,
-    besides the errors it names: `InvalidArgumentError` before anything is sent, `StatusError` for any other refusal,
-    `TransportError` where no usable answer came, and `DecodeError` where it is not what the API documents.
+    A `deadline` is the seconds the whole call may take, by default the client's (90 for `purchase` and
+    `wait_for_purchase`, none for `watch_order`). Every method may raise, besides the errors it names:
+    `InvalidArgumentError`, `ConfigurationError` and `ClientClosed` before anything is sent, `StatusError` for any other
+    refusal, `TransportError` where no usable answer came, and `DecodeError` where it is not what the API documents.
     `start_purchase`, `sell_back` and `request_shipping` are sent at most once, and raise `OutcomeUnknown` instead of
-    the latter three wherever the API may have acted.
+    the latter three wherever the API may have acted. Sections named here are those of the API sheet, in
+    `docs/api-sheet.md` of the source.
 
     Args:
         transport: What sends the requests, closed together with the client; by default an
@@ -79,26 +85,27 @@ class PhygitalsClient:
         observer: Observer | None = None,
         converter: PhygitalsConverter | None = None,
     ) -> None:
+        # Imported late: cattrs is a fifth of this package's import time, and only clients need it.
+        from phygitals_async.converter import build_converter
+
         key = conceal(api_key)
         del api_key  # Error reporters show the locals of every frame.
+        _check_parts(transport, retry, converter)
         settings = resolve_settings(key, environment, base_url, path_prefix)
         if transport is None:
             from phygitals_transports import AiohttpTransport
 
             transport = AiohttpTransport()
-        elif not callable(getattr(transport, "send", None)):
-            msg = f"transport must be a Transport, not {type(transport).__name__}"
-            raise ConfigurationError(msg)
         self._engine = Engine(
             transport,
             settings,
-            converter or build_converter(),
+            build_converter() if converter is None else converter,
             user_agent=f"phygitals-async/{version()}",
             deadline=deadline,
             attempt_timeout=attempt_timeout,
             max_in_flight=max_in_flight,
-            retry=retry or RetryPolicy(),
-            observer=observer,
+            retry=RetryPolicy() if retry is None else retry,
+            hooks=None if observer is None else Hooks(observer),
         )
 
     def __repr__(self) -> str:
@@ -148,7 +155,11 @@ class PhygitalsClient:
         )
 
     async def list_chase_cards(self, slug: str, *, deadline: float | None = None) -> tuple[ChaseCard, ...]:
-        """Return the cards a pack is bought for, by the pack's slug and not its id (API sheet, 2.2).
+        """Return the cards a pack is bought for (API sheet, 2.2).
+
+        Args:
+            slug: The pack's slug, not its id.
+            deadline: Seconds for the whole call.
 
         Raises:
             NotFound: The pack is unknown or inactive.
@@ -172,7 +183,11 @@ class PhygitalsClient:
         return await self._engine.call(operations.LIST_RECENT_PULLS, deadline, claw_ids=claw_ids, limit=limit)
 
     async def get_card(self, item_id: str, *, deadline: float | None = None) -> Card:
-        """Return a card's details, its fair market value among them, by an item's id (API sheet, 2.4).
+        """Return a card's details, its fair market value in USD among them (API sheet, 2.4).
+
+        Args:
+            item_id: An item's id.
+            deadline: Seconds for the whole call.
 
         Raises:
             CardNotFound: The id is neither a listing nor a mint address.
@@ -207,6 +222,10 @@ class PhygitalsClient:
 
         The API may hold the request for about 6 seconds. Sandbox purchases are never pending.
 
+        Args:
+            session_id: From `start_purchase`.
+            deadline: Seconds for the whole call.
+
         Raises:
             TransactionFailed: The purchase failed; in sandbox, the session is unknown.
         """
@@ -214,6 +233,8 @@ class PhygitalsClient:
 
     async def wait_for_purchase(self, session_id: str, *, deadline: float = 90.0, interval: float = 1.0) -> Purchase:
         """Poll a purchase until it is fulfilled, through passing failures, at growing and jittered intervals.
+
+        See `get_purchase` (API sheet, 2.6).
 
         Args:
             session_id: From `start_purchase`.
@@ -224,11 +245,16 @@ class PhygitalsClient:
             PurchasePending: The deadline passed; it is unknown, not failed, and can be waited for again.
             TransactionFailed: The purchase failed; in sandbox, the session is unknown.
         """
+        check_seconds("deadline", deadline)
+        return await self._wait_for_purchase(session_id, deadline, check_seconds("interval", interval))
+
+    async def _wait_for_purchase(self, session_id: str, deadline: float, interval: float) -> Purchase:
         return await waiting.wait_for_purchase(
             lambda seconds: self.get_purchase(session_id, deadline=seconds),
             session_id,
-            check_seconds("deadline", deadline),
-            check_seconds("interval", interval),
+            deadline,
+            interval,
+            self._engine.within,
         )
 
     async def purchase(
@@ -236,18 +262,43 @@ class PhygitalsClient:
     ) -> Purchase:
         """Start a purchase and wait for it: `start_purchase`, then `wait_for_purchase`. **Moves money**.
 
-        `deadline` bounds the waiting; the start has the client's. Every error of the waiting carries the session id in
-        `error.arguments`. To survive a crash in between, make the two calls and store the session id yourself.
+        The start is sent at most once (API sheet, 2.5 and 2.6). To survive a crash in between, make the two calls and
+        store the session id yourself: an exception that ends the waiting, cancellation included, names it in a note,
+        and every `PhygitalsError` of it in `error.arguments`.
+
+        Args:
+            pack_id: The pack's id, not its slug.
+            amount: Pulls to buy, 1 to the pack's `max_per_mint`.
+            user_id: Who owns the pulls; becomes known to the API with the first purchase.
+            deadline: Seconds in all. The start has the client's deadline at most.
+            interval: Seconds before the second poll; later pauses grow to 5 s.
+
+        Raises:
+            OutcomeUnknown: The answer to the start was lost: see there how to find out.
+            PurchasePending: The deadline passed after the start; wait again with the session id.
+            TransactionFailed: The purchase failed.
+            OutOfStock: The pack cannot be bought now.
+            AmountOutOfRange: The amount is above the pack's `max_per_mint`.
+            PackNotFound: The pack id is unknown.
         """
-        check_seconds("deadline", deadline)
         check_seconds("interval", interval)
-        started = await self.start_purchase(pack_id, amount, user_id)
-        return await self.wait_for_purchase(started.session_id, deadline=deadline, interval=interval)
+        ends = anyio.current_time() + check_seconds("deadline", deadline)
+        at_most = min(deadline, self._engine.deadline)
+        started = await self.start_purchase(pack_id, amount, user_id, deadline=at_most)
+        try:
+            return await self._wait_for_purchase(started.session_id, ends - anyio.current_time(), interval)
+        except BaseException as error:  # Cancellation above all: the only handle on what was bought must not be lost.
+            error.add_note(f"the purchase was started: go on with wait_for_purchase({started.session_id!r})")
+            raise
 
     async def sell_back(self, item_id: str, *, deadline: float | None = None) -> Sellback:
         """Sell an item back to Phygitals. **Moves money**, and is sent at most once (API sheet, 2.8).
 
         The amount paid may differ from any price shown before: production prices at the moment of the sale.
+
+        Args:
+            item_id: The item's id; it alone decides whose sellback it is.
+            deadline: Seconds for the whole call.
 
         Raises:
             OutcomeUnknown: The answer was lost: see there how to find out.
@@ -297,24 +348,40 @@ class PhygitalsClient:
     async def get_shipping_order(self, order_id: str, *, deadline: float | None = None) -> ShippingOrder:
         """Return where a shipping order stands (API sheet, 2.11).
 
+        Args:
+            order_id: From `request_shipping`.
+            deadline: Seconds for the whole call.
+
         Raises:
             OrderNotFound: Unknown, or another partner's.
         """
         return await self._engine.call(operations.GET_SHIPPING_ORDER, deadline, order_id=order_id)
 
-    def watch_order(self, order_id: str, *, interval: float = 60.0) -> AsyncIterator[ShippingOrder]:
+    def watch_order(
+        self, order_id: str, *, interval: float = 60.0, deadline: float | None = None
+    ) -> AsyncIterator[ShippingOrder]:
         """Yield a shipping order now, and again at each change of its status, until it is terminal.
 
-        Sandbox orders stay queued, so bound the watching where that matters.
+        It polls on through passing failures; each poll has the client's deadline (API sheet, 2.11). Sandbox orders stay
+        queued, so give a deadline where that matters.
 
         Args:
             order_id: From `request_shipping`.
             interval: Seconds between polls, spread by a quarter either way.
+            deadline: Seconds to watch in all, also counting what the loop's body takes; without end by default.
 
         Raises:
+            DeadlineExceeded: The deadline passed first; its `__cause__` is the last poll's error, if it had one.
             OrderNotFound: Unknown, or another partner's.
         """
-        return waiting.watch_order(lambda: self.get_shipping_order(order_id), check_seconds("interval", interval))
+
+        def poll(left: float | None) -> Awaitable[ShippingOrder]:
+            seconds = self._engine.deadline if left is None else min(left, self._engine.deadline)
+            return self.get_shipping_order(order_id, deadline=seconds)
+
+        if deadline is not None:
+            check_seconds("deadline", deadline)
+        return waiting.watch_order(poll, order_id, check_seconds("interval", interval), deadline)
 
     async def get_inventory(self, user_id: str, *, deadline: float | None = None) -> Inventory:
         """Return what a user owns now (API sheet, 2.7).
@@ -336,27 +403,37 @@ class PhygitalsClient:
         distinct: bool = False,
         deadline: float | None = None,
     ) -> FanOut[str, Inventory]:
-        """Look up many users' inventories, giving each outcome as it completes.
+        """Look up many users' inventories, yielding each outcome as it completes (API sheet, 2.7).
 
         Use it as `async with api.stream_inventories(ids) as outcomes: async for outcome in outcomes: ...`; see
         `fan_out` for what it promises. Memory stays flat however many ids there are.
 
         Args:
             user_ids: Any iterable or async iterable, read lazily.
-            limit: The most lookups in flight.
+            limit: The most lookups in flight; never more than the client's `max_in_flight`.
             distinct: Look a repeated id up only once, at the price of remembering every id.
             deadline: Seconds for each lookup; by default the client's.
 
         Raises:
-            ConfigurationError: `limit` is not a whole number of at least 1.
+            ConfigurationError: `limit` is not a whole number of at least 1, or `deadline` not a number of seconds.
             InvalidArgumentError: `user_ids` is a single string, or cannot be iterated.
         """
 
         def fetch(user_id: str) -> Awaitable[Reply[Inventory]]:
             return self._engine.exchange(operations.GET_INVENTORY, deadline, user_id=user_id)
 
-        observer = self._engine.observer
-        return FanOut(fetch, Reply.result, user_ids, limit=limit, distinct=distinct, observer=observer)
+        if deadline is not None:
+            check_seconds("deadline", deadline)
+        return FanOut(
+            fetch,
+            user_ids,
+            # More would use up their deadlines waiting for a place among the requests in flight.
+            limit=min(check_count("limit", limit), self._engine.max_in_flight),
+            distinct=distinct,
+            finish=Reply.result,
+            drop=Reply.drop,
+            hooks=self._engine.hooks,
+        )
 
     async def get_inventories(
         self,
@@ -365,21 +442,46 @@ class PhygitalsClient:
         limit: int = DEFAULT_LIMIT,
         deadline: float | None = None,
     ) -> Batch[str, Inventory]:
-        """Look up many users' inventories and return every outcome, in the order of the ids.
+        """Look up many users' inventories and return every outcome, in the order of the ids (API sheet, 2.7).
 
         A repeated id is looked up once and has its outcome at each of its places. All outcomes are held
         in memory: for very many users, use `stream_inventories`.
 
         Args:
             user_ids: Any iterable or async iterable.
-            limit: The most lookups in flight.
+            limit: The most lookups in flight; never more than the client's `max_in_flight`.
             deadline: Seconds for each lookup; by default the client's.
 
         Raises:
-            ConfigurationError: `limit` is not a whole number of at least 1.
+            ConfigurationError: `limit` is not a whole number of at least 1, or `deadline` not a number of seconds.
             InvalidArgumentError: `user_ids` is a single string, cannot be iterated, or holds something
                 unhashable.
         """
+        # Checked before the ids are read, which may take its time.
+        check_count("limit", limit)
+        if deadline is not None:
+            check_seconds("deadline", deadline)
         return await collect(
             user_ids, lambda distinct: self.stream_inventories(distinct, limit=limit, deadline=deadline)
         )
+
+
+def _check_parts(transport: object, retry: object, converter: object) -> None:
+    """Refuse what would otherwise fail at the first call, perhaps after money has moved."""
+    from phygitals_async.converter import PhygitalsConverter
+
+    if transport is not None and (
+        isinstance(transport, type) or not all(callable(getattr(transport, name, None)) for name in ("send", "aclose"))
+    ):
+        msg = f"transport must be a Transport, not {_kind(transport)}; the API key goes by name: api_key=..."
+    elif retry is not None and not isinstance(retry, RetryPolicy):
+        msg = f"retry must be a RetryPolicy, not {_kind(retry)}"
+    elif converter is not None and not isinstance(converter, PhygitalsConverter):
+        msg = f"converter must come from build_converter(), not {_kind(converter)}"
+    else:
+        return
+    raise ConfigurationError(msg)
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -18,7 +18,8 @@ _VENDOR_ORIGIN: Final = "https://api.phygitals.com"
 _SANDBOX_KEY_PREFIX: Final = "sandbox-"
 _PUBLIC_API_KEY_PREFIX: Final = "phy_"
 _LONGEST: Final = sys.float_info.max
-_AUTHORITY: Final = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]+)?"
+_LABEL: Final = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_AUTHORITY: Final = rf"(\[[0-9A-Fa-f:.]+\]|{_LABEL}(\.{_LABEL})*\.?)(:[0-9]+)?"
 
 
 class Environment(enum.StrEnum):
@@ -42,6 +43,10 @@ class ApiKey(str):
     def __repr__(self) -> str:
         return "'***'"
 
+    def __getitem__(self, index: object) -> ApiKey:
+        # What shortens long strings must not lay a part of it open.
+        return ApiKey(super().__getitem__(index))  # type: ignore[index]
+
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, ("***",)
 
@@ -52,7 +57,7 @@ class ApiKey(str):
 
 def conceal(key: object) -> object:
     """Return `key` so that no dump of local variables shows it; what is no text, and so no key, by its type alone."""
-    return ApiKey(key) if isinstance(key, str) else None if key is None else type(key)
+    return ApiKey(str.__str__(key)) if isinstance(key, str) else None if key is None else type(key)
 
 
 @frozen
@@ -84,11 +89,15 @@ def resolve_settings(
         ConfigurationError: A setting is missing, malformed, or contradicts another. It never shows the key.
     """
     key = _check_key(conceal(os.environ.get("PHYGITALS_API_KEY") or None if api_key is None else api_key))
-    named = environment or os.environ.get("PHYGITALS_ENVIRONMENT") or None
+    named = os.environ.get("PHYGITALS_ENVIRONMENT") or None if environment is None else environment
     chosen = _check_environment(named, key)
     given = os.environ.get("PHYGITALS_BASE_URL") or None if base_url is None else base_url
     base = _BASE_URLS[chosen] if given is None else _check_base_url(given)
-    settings = Settings(key, chosen, base + _check_path_prefix(path_prefix))
+    prefix = _check_path_prefix(path_prefix)
+    if prefix and base.endswith(prefix):
+        msg = f"the base URL must not end with {prefix}: that is the path prefix, which is appended to it"
+        raise ConfigurationError(msg)
+    settings = Settings(key, chosen, base + prefix)
     _check_root(settings)
     return settings
 
@@ -143,7 +152,7 @@ def _check_environment(named: Environment | str | None, key: ApiKey) -> Environm
     try:
         environment = Environment(named)
     except ValueError:
-        msg = "the environment must be 'production' or 'sandbox'"
+        msg = "the environment (PHYGITALS_ENVIRONMENT, unless given) must be 'production' or 'sandbox'"
         raise ConfigurationError(msg) from None
     _check_fit(environment, is_sandbox_key=is_sandbox_key)
     return environment
@@ -151,7 +160,7 @@ def _check_environment(named: Environment | str | None, key: ApiKey) -> Environm
 
 def _check_fit(environment: Environment, *, is_sandbox_key: bool) -> None:
     if environment is Environment.PRODUCTION and is_sandbox_key:
-        msg = f"a {_SANDBOX_KEY_PREFIX} key does not fit production"
+        msg = f"a {_SANDBOX_KEY_PREFIX} key does not fit production: use the sandbox, whose base URL ends with /_"
         raise ConfigurationError(msg)
     if environment is Environment.SANDBOX and not is_sandbox_key:
         msg = f"the sandbox takes keys that start with {_SANDBOX_KEY_PREFIX}; this looks like a production key"
@@ -172,6 +181,8 @@ def _check_base_url(url: str) -> str:
         msg = "the base URL's path must not hold backslashes, empty, '.' or '..' segments"
     elif not re.fullmatch(_AUTHORITY, parts.netloc):
         msg = "the base URL has no valid host and port"
+    elif re.fullmatch(r"[0-9.]+", parts.hostname) and not _is_ip_address(parts.hostname):
+        msg = "the base URL's host looks like an IP address and is none"
     elif parts.scheme == "http" and not _is_loopback(parts.hostname):
         msg = "plain http would show the API key to the network: use https (http is for loopback only)"
     else:
@@ -215,8 +226,17 @@ def _check_path_prefix(prefix: str) -> str:
 def _is_plain_path(path: str) -> bool:
     """Whether no part of `path` could be dropped or resolved away on its journey."""
     inner = path.removeprefix("/").removesuffix("/")
-    decoded = [segment.lower().replace("%2e", ".") for segment in inner.split("/")] if inner else []
-    return not any(segment in ("", ".", "..") for segment in decoded)
+    if not inner:
+        return True
+    return "" not in inner.split("/") and not {".", ".."} & set(re.split(r"[/\\]", unquote(inner)))
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:

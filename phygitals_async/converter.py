@@ -9,7 +9,6 @@ still has this module's own hook, so a hook you register is never bypassed.
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,7 +16,15 @@ import msgspec
 from cattrs import BaseValidationError, Converter
 
 from phygitals_async.errors import DecodeError
-from phygitals_async.structuring import exact_number, is_native, is_union, problems_of, register_hooks, type_name
+from phygitals_async.scalars import exact_number
+from phygitals_async.structuring import (
+    bounded_errors,
+    is_native,
+    is_union,
+    problems_of,
+    register_hooks,
+    type_name,
+)
 
 T = TypeVar("T")
 
@@ -25,18 +32,29 @@ T = TypeVar("T")
 class PhygitalsConverter(Converter):
     """A cattrs converter with `loads` and `dumps` for JSON bytes. Build it with `build_converter()`.
 
-    Register structure hooks on it as on any cattrs converter, before its first use.
+    Register structure hooks on it as on any cattrs converter.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
         self._loads_hooks: dict[Any, Callable[[bytes], Any]] = {}
+        super().__init__(*args, **kwargs)
 
     def register_structure_hook(self, cl: Any, func: Any = None) -> Any:
         """Register a hook as on any cattrs converter; one for a union takes precedence over the built-in ones."""
         if func is not None and is_union(cl):
             return self.register_structure_hook_func(lambda cls: cls == cl, func)
+        self._loads_hooks.clear()
         return super().register_structure_hook(cl) if func is None else super().register_structure_hook(cl, func)
+
+    def register_structure_hook_func(self, check_func: Any, func: Any) -> None:
+        """Register a hook by predicate, as on any cattrs converter."""
+        self._loads_hooks.clear()
+        super().register_structure_hook_func(check_func, func)
+
+    def register_structure_hook_factory(self, predicate: Any, factory: Any = None) -> Any:
+        """Register a factory of hooks by predicate, as on any cattrs converter."""
+        self._loads_hooks.clear()
+        return super().register_structure_hook_factory(predicate, factory)
 
     def loads(self, data: bytes, cl: type[T]) -> T:
         """Decode JSON bytes into an instance of `cl`.
@@ -47,7 +65,8 @@ class PhygitalsConverter(Converter):
         hook = self._loads_hooks.get(cl)
         if hook is None:
             hook = self._loads_hooks[cl] = self.get_loads_hook(cl)
-        return typing.cast(T, hook(data))
+        result: T = hook(data)
+        return result
 
     def get_loads_hook(self, cl: type[T]) -> Callable[[bytes], T]:
         """Return the function that `loads` uses for `cl`, as the hooks stand now."""
@@ -87,7 +106,8 @@ class PhygitalsConverter(Converter):
             problems = [f"$: not JSON: {error}" if data else "$: the body is empty"]
         else:
             try:
-                return self.structure(plain, cl)
+                with bounded_errors():
+                    return self.structure(plain, cl)
             except (BaseValidationError, ValueError, RecursionError) as error:
                 problems = problems_of(error)
         raise DecodeError(f"not the documented {type_name(cl)}", problems=problems)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any, Generic, NoReturn, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 import anyio
-from attrs import frozen
+from attrs import define
 
 from phygitals_async.admission import Admission
 from phygitals_async.config import Settings, check_count, check_seconds
-from phygitals_async.converter import PhygitalsConverter
-from phygitals_async.deadline import within
+from phygitals_async.deadline import Deadlines
 from phygitals_async.errors import (
     ClientClosed,
     DeadlineExceeded,
@@ -26,7 +25,7 @@ from phygitals_async.errors import (
     StatusError,
     TransportError,
 )
-from phygitals_async.observer import Attempt, Call, Observer, logger, notify
+from phygitals_async.observer import Attempt, Call, Hooks, logger
 from phygitals_async.operations import Operation
 from phygitals_async.progress import current_progress
 from phygitals_async.retry import RetryBudget, RetryPolicy
@@ -34,10 +33,16 @@ from phygitals_async.runtime import Affinity
 from phygitals_async.transport import Request, Response, Transport
 from phygitals_async.wire import build_request, check_status, decode
 
+if TYPE_CHECKING:
+    from phygitals_async.converter import PhygitalsConverter
+
 T = TypeVar("T")
 
+# The share of its deadline that a call that moves money or goods keeps for the answer.
+_RESERVED: Final = 0.25
 
-@frozen
+
+@define(eq=False, repr=False)
 class Reply(Generic[T]):
     """A 2xx answer that is not decoded yet."""
 
@@ -54,8 +59,16 @@ class Reply(Generic[T]):
             answer = decode(engine.settings, engine.converter, self.operation, self.response)
         except PhygitalsError as error:
             engine.give_up(self.call, self.operation, self.arguments, error)
-        engine.finish(self.call, None)
+        except BaseException as error:  # A bug in somebody's structure hook.
+            engine.abandon(self.call, self.operation, error)
+            raise
+        if engine.hooks is not None:
+            engine.hooks.notify("finished", self.call, None)
         return answer
+
+    def drop(self) -> None:
+        """End the call of an answer that nobody takes."""
+        self.engine.finish(self.call, None)
 
 
 class Engine:
@@ -72,16 +85,17 @@ class Engine:
         attempt_timeout: float,
         max_in_flight: int,
         retry: RetryPolicy,
-        observer: Observer | None,
+        hooks: Hooks | None,
     ) -> None:
         self.transport = transport
         self.settings = settings
         self.converter = converter
-        self.observer = observer
+        self.hooks = hooks
         self.closed = False
         self.admission = Admission(check_count("max_in_flight", max_in_flight))
-        self._max_in_flight = max_in_flight
-        self._deadline = check_seconds("deadline", deadline)
+        self._deadlines = Deadlines()
+        self.max_in_flight = max_in_flight
+        self.deadline = check_seconds("deadline", deadline)
         self._attempt_timeout = check_seconds("attempt_timeout", attempt_timeout)
         self._retry = retry
         self._budget = RetryBudget()
@@ -100,26 +114,40 @@ class Engine:
         """Make one call up to its 2xx answer, or raise the `PhygitalsError` that tells why there is none."""
         call = Call(operation.name)
         checked: Mapping[str, Any] = {}
-        if self.observer is not None:
-            notify(self.observer.started, call)
+        if self.hooks is not None:
+            self.hooks.notify("started", call)
         try:
-            seconds = self._deadline if deadline is None else check_seconds("deadline", deadline)
+            seconds = self.deadline if deadline is None else check_seconds("deadline", deadline)
             checked = operation.check(arguments)
             request = build_request(self.settings, self.converter, self._headers, operation, checked)
-            if self._affinity.must_start_afresh():
-                self.admission = Admission(self._max_in_flight)
+            self._enter_loop()
             response = await self._send_until_answered(call, operation, checked, request, seconds)
         except PhygitalsError as error:
             self.give_up(call, operation, checked, error)
-        except BaseException:  # Cancelled, or a bug of a transport: the observer's span must end all the same.
-            self.finish(call, None)
+        except BaseException as error:  # Cancelled, or a bug of a transport: it is not this library's to translate.
+            self.abandon(call, operation, error)
             raise
         return Reply(self, operation, checked, response, call)
 
+    async def within(self, seconds: float, call: Callable[[], Awaitable[T]]) -> T:
+        """Await something that makes calls, cancelling it after `seconds`.
+
+        Raises:
+            DeadlineExceeded: The time was up first.
+            ConfigurationError: The client is in use by another event loop.
+        """
+        self._enter_loop()
+        return await self._deadlines.within(seconds, call)
+
+    def _enter_loop(self) -> None:
+        if self._affinity.must_start_afresh():
+            self.admission = Admission(self.max_in_flight)
+            self._deadlines = Deadlines()
+
     def finish(self, call: Call, error: type[PhygitalsError] | None) -> None:
         """Tell the observer that a call is over."""
-        if self.observer is not None:
-            notify(self.observer.finished, call, error)
+        if self.hooks is not None:
+            self.hooks.notify("finished", call, error)
 
     def give_up(
         self, call: Call, operation: Operation[Any], arguments: Mapping[str, Any], error: PhygitalsError
@@ -129,21 +157,42 @@ class Engine:
         if not (operation.effect.is_irreversible and _leaves_outcome_open(error)):
             self.finish(call, type(error))
             raise error
-        unknown = OutcomeUnknown(f"{operation.effect.value}, and nobody knows whether it did: {error.text}")
+        unknown = OutcomeUnknown(
+            f"this call {operation.effect.value}, and its outcome is unknown: {error.text}; "
+            "find out before calling it again",
+            readable=error.readable if isinstance(error, DecodeError) else None,
+        )
         unknown.describe(operation.name, arguments, call.attempts)
         unknown.sent = error.sent
         self.finish(call, OutcomeUnknown)
         raise unknown from error
 
+    def abandon(self, call: Call, operation: Operation[Any], error: BaseException) -> None:
+        """End a call with an exception of somebody else's, which must not hide that money or goods may have moved."""
+        if operation.effect.is_irreversible and call.attempts:
+            error.add_note(
+                f"{operation.name} was under way, and {operation.effect.value}: "
+                "find out whether it did before calling it again (see OutcomeUnknown)"
+            )
+            logger.warning("%s: ended by %s, its outcome is unknown", operation.name, type(error).__name__)
+        self.finish(call, None)
+
     async def aclose(self, grace: float) -> None:
-        """Refuse new calls, give those in flight `grace` seconds, then close the transport under the rest."""
+        """Refuse new calls, give those in flight `grace` seconds, then close the transport under the rest.
+
+        Raises:
+            ConfigurationError: The client is in use by another event loop.
+        """
+        self._enter_loop()
         self.closed = True
+        self.admission.close()
         try:
             with anyio.move_on_after(grace):
                 await self.admission.wait_until_idle()
         finally:
             with anyio.CancelScope(shield=True):
                 await self.transport.aclose()
+            self._deadlines.stop()
 
     async def _send_until_answered(
         self,
@@ -155,52 +204,63 @@ class Engine:
     ) -> Response:
         # A call that its loop left behind must not give back a place of the next loop's.
         admission = self.admission
-        now = anyio.current_time()
+        now = self._affinity.now()
         ends = now + seconds
+        irreversible = operation.effect.is_irreversible
+        # What moves money or goods is not sent when there is hardly any time left to learn what came of it.
+        latest = ends - seconds * _RESERVED if irreversible else ends
         failures = 0
         last: PhygitalsError | None = None
         while True:
-            if self.closed:
-                closed = ClientClosed("the client was closed")
-                closed.sent = Sent.NEVER if last is None else last.sent
-                raise closed from last
+            self._check_open(last)
             if not admission.enter_at_once(now):
-                now = await self._wait_to_enter(ends, seconds, last)
+                now = await self._wait_to_enter(latest, seconds, last)
             try:
-                return await self._send(call, operation, arguments, request, now, ends)
+                self._check_open(last)
+                # What moves money or goods is not cut short: its outcome would be unknown for nothing.
+                limit = ends - now if irreversible else min(ends - now, self._attempt_timeout)
+                return await self._send(call, operation, arguments, request, now, limit)
             except PhygitalsError as error:
                 last = error
             finally:
                 admission.leave()
-            sent_at, now = now, anyio.current_time()
+            sent_at, now = now, self._affinity.now()
             self._share_throttling(last, now, sent_at)
             failures += not isinstance(last, RateLimited)
-            pause = self._retry.pause(failures, last, is_read=not operation.effect.is_irreversible)
-            if pause is None or now + pause >= ends or not self._can_afford(last):
+            pause = self._retry.pause(failures, last, is_read=not irreversible)
+            if pause is None or now + pause >= latest or not self._can_afford(last):
                 raise last
             logger.info(
                 "%s: attempt %d: %s; again in %.2f s", call.operation, call.attempts, type(last).__name__, pause
             )
-            if self.observer is not None:
-                notify(self.observer.retrying, call, pause)
-            await anyio.sleep(pause)
-            now = anyio.current_time()
-            if now >= ends:
+            if self.hooks is not None:
+                self.hooks.notify("retrying", call, pause)
+            await admission.rest(pause)
+            now = self._affinity.now()
+            if now >= latest:
                 raise last
 
-    async def _wait_to_enter(self, ends: float, seconds: float, last: PhygitalsError | None) -> float:
-        admission, now = self.admission, anyio.current_time()
+    def _check_open(self, last: PhygitalsError | None) -> None:
+        if self.closed:
+            closed = ClientClosed("the client was closed")
+            closed.sent = Sent.NEVER if last is None else last.sent
+            raise closed from last
+
+    async def _wait_to_enter(self, latest: float, seconds: float, last: PhygitalsError | None) -> float:
+        admission, now = self.admission, self._affinity.now()
+        if (progress := current_progress.get()) is not None and not admission.asked_too_long:
+            progress.resumes = admission.pacer.resumes
         try:
             # A pause that outlasts the deadline is not worth waiting for.
-            if admission.pacer.due(now) < ends:
-                await within(ends - now, admission.enter)
-                now = anyio.current_time()
-                if now < ends:
+            if admission.pacer.due(now) < latest:
+                await self._deadlines.within(latest - now, admission.enter)
+                now = self._affinity.now()
+                if now < latest:
                     return now
                 admission.leave()
         except DeadlineExceeded:
             pass
-        raise DeadlineExceeded.while_waiting(seconds, Sent.NEVER if last is None else last.sent) from last
+        raise DeadlineExceeded.while_waiting(seconds, last) from last
 
     async def _send(
         self,
@@ -209,19 +269,15 @@ class Engine:
         arguments: Mapping[str, Any],
         request: Request,
         now: float,
-        ends: float,
+        limit: float,
     ) -> Response:
         call.attempts += 1
         if (progress := current_progress.get()) is not None:
             progress.attempts += 1
-        limit = ends - now
-        if not operation.effect.is_irreversible:
-            # What moves money or goods is not cut short: its outcome would be unknown for nothing.
-            limit = min(limit, self._attempt_timeout)
         response: Response | None = None
         failure: PhygitalsError | None = None
         try:
-            response = await within(limit, self.transport.send, request)
+            response = await self._deadlines.within(limit, self.transport.send, request)
             check_status(self.settings, operation, arguments, response)
         except PhygitalsError as error:
             failure = error
@@ -230,7 +286,7 @@ class Engine:
             return response
         finally:
             self._count_answer(response, now)
-            if self.observer is not None or logger.isEnabledFor(logging.DEBUG):
+            if self.hooks is not None or logger.isEnabledFor(logging.DEBUG):
                 self._report(call, request, response, failure, now)
 
     def _report(
@@ -246,12 +302,12 @@ class Engine:
             error=None if failure is None else type(failure),
             request_bytes=len(request.body or b""),
             response_bytes=0 if response is None else len(response.body),
-            seconds=anyio.current_time() - sent_at,
+            seconds=self._affinity.now() - sent_at,
         )
         outcome = attempt.status or ("cancelled" if failure is None else type(failure).__name__)
         logger.debug("%s: attempt %d: %s in %.3f s", call.operation, call.attempts, outcome, attempt.seconds)
-        if self.observer is not None:
-            notify(self.observer.attempted, call, attempt)
+        if self.hooks is not None:
+            self.hooks.notify("attempted", call, attempt)
 
     def _count_answer(self, response: Response | None, sent_at: float) -> None:
         """Count what shows that the server is up, a refusal too, and what it accepted at the present pace."""
@@ -266,6 +322,7 @@ class Engine:
         if not (isinstance(error, RateLimited) or (isinstance(error, ServerError) and asked is not None)):
             return
         bounded = None if asked is None else min(asked, self._retry.longest)
+        self.admission.asked_too_long = bounded != asked
         news = self.admission.pacer.throttled(now, sent_at, bounded)
         if news and (progress := current_progress.get()) is not None:
             progress.throttled += 1
@@ -277,8 +334,11 @@ class Engine:
 
 def _leaves_outcome_open(error: PhygitalsError) -> bool:
     """Whether the API may have acted on the request although this error came of it."""
-    if error.sent is Sent.NEVER or isinstance(error, RedirectRefused):
+    if error.sent is Sent.NEVER:
         return False
+    if isinstance(error, RedirectRefused):
+        # These ask to send the same elsewhere. The others may be what a server says once it has acted, 303 above all.
+        return error.status not in (301, 307, 308)
     if type(error) is ServerError or type(error) is StatusError:
         return True
     # A proxy that gave up waiting says 408, whatever the API made of the request.

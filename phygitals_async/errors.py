@@ -1,4 +1,4 @@
-"""Every error this library raises on purpose.
+"""Every error that a call raises on purpose.
 
     PhygitalsError
     ├── ConfigurationError (ValueError)      refused before anything was sent: a setting
@@ -54,7 +54,10 @@ from phygitals_async.models.shipping import Destination
 
 
 class Sent(enum.Enum):
-    """Whether the request that failed reached the server."""
+    """Whether the request that failed reached the server: never for certain, yes since an answer came, or unknown.
+
+    Compare with `is`: as a condition, every one of them is true.
+    """
 
     NEVER = "never sent"
     YES = "sent"
@@ -116,14 +119,22 @@ class OutcomeUnknown(PhygitalsError):
 
     Nothing was repeated, and the call must not simply be made again. Find out first:
 
-    - `start_purchase`: compare the user's inventory from before the call with one from after it, with
-      `diff_inventories(before, after)`. Items added with this pack's `claw_id` mean that it was bought. No endpoint
-      lists purchases, so this is the only way; production may take a while to show the items.
+    - `start_purchase`: with a `session_id` in `readable`, go on with `wait_for_purchase`. Else compare the user's
+      inventory from before the call with one from after it, with `diff_inventories(before, after)`. Items added with
+      this pack's `claw_id` mean that it was bought. No endpoint lists purchases, so this is the only way; production
+      may take a while to show the items.
     - `sell_back`: read the inventory of the item's owner. If the item is still there, it was not sold. If it is gone,
-      it was; the amount paid is lost. A second `sell_back` cannot pay twice, but cannot tell either: its
-      `ItemNotFound` means sold, locked in an order, or never known.
-    - `request_shipping`: read the inventory. If the items are still there, no order was made. If they are gone,
-      one was, and its `order_id` is lost: no endpoint lists orders, so ask the vendor.
+      it was; the amount paid is lost unless it is in `readable`. A second `sell_back` cannot pay twice, but cannot tell
+      either: its `ItemNotFound` means sold, locked in an order, or never known.
+    - `request_shipping`: read the inventory. If the items are still there, no order was made. If they are gone, one
+      was, and its `order_id` is lost unless it is in `readable`: no endpoint lists orders, so ask the vendor.
+
+    A call that is cancelled, by `asyncio.timeout` for one, raises the cancellation and not this error: give it a
+    `deadline` instead, and let no request of a browser end it.
+
+    Attributes:
+        readable: What could be read of a 2xx answer that is otherwise not what the API documents: `session_id`,
+            `order_id` or `amount`. Empty where there was none.
 
     `__cause__` is the error behind it (`ConnectionLost`, `DeadlineExceeded`, `ServerError`, `DecodeError`, ...), and
     `arguments` holds what the call was made with.
@@ -131,12 +142,16 @@ class OutcomeUnknown(PhygitalsError):
 
     sent = Sent.UNKNOWN
 
+    def __init__(self, message: str = "", *, readable: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.readable: Mapping[str, Any] = readable or {}
+
 
 class PurchasePending(PhygitalsError, TimeoutError):
     """Waiting for a purchase ended while it was still pending, or while nothing could be learned of it.
 
     It is unknown, not failed: go on with `wait_for_purchase(error.session_id)`. `__cause__` is the last
-    error of polling, if the last poll had one.
+    error of polling, if the last poll had one; `attempts` counts the polls.
 
     Attributes:
         session_id: The purchase session to resume with.
@@ -173,10 +188,23 @@ class DeadlineExceeded(TransportError, TimeoutError):
     """
 
     @classmethod
-    def while_waiting(cls, seconds: float, sent: Sent) -> DeadlineExceeded:
-        """Return the error for a call whose deadline of `seconds` passed before its next attempt."""
-        error = cls(f"not sent within {seconds:g} s: waited for the requests in flight, or for a pause to end")
-        error.sent = sent
+    def after(cls, seconds: float) -> DeadlineExceeded:
+        """Return the error for an attempt that was given `seconds`."""
+        return cls(f"no answer within {seconds:g} s")
+
+    @classmethod
+    def while_waiting(cls, seconds: float, last: PhygitalsError | None) -> DeadlineExceeded:
+        """Return the error for a call whose deadline of `seconds` came too close before its next attempt.
+
+        Args:
+            seconds: The deadline.
+            last: What the attempt before failed with, if there was one.
+        """
+        if last is None:
+            error = cls(f"not sent within {seconds:g} s: waited for the requests in flight, or for a pause to end")
+        else:
+            error = cls(f"no further attempt within {seconds:g} s; the last one: {last.text}")
+        error.sent = Sent.NEVER if last is None else last.sent
         return error
 
 
@@ -369,6 +397,8 @@ class DecodeError(PhygitalsError):
         status: The HTTP status, or None when the converter was used on its own.
         problems: One line for every bad place, as `path: what is wrong`, with `$` for the whole body.
         snippet: The beginning of the body as printable text, at most 200 characters.
+        readable: What could be read all the same of the answer to a call that moves money or goods: see
+            `OutcomeUnknown`.
     """
 
     sent = Sent.YES
@@ -385,6 +415,7 @@ class DecodeError(PhygitalsError):
         self.status = status
         self.problems = tuple(problems)
         self.snippet = snippet
+        self.readable: Mapping[str, Any] = {}
         super().__init__(text)
 
     @property

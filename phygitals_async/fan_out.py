@@ -7,19 +7,24 @@ started as keys turn up; outcomes wait in a buffer of at most `limit`, and a slo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskGroup
 
 from phygitals_async.config import check_count
 from phygitals_async.errors import AuthenticationError, InvalidArgumentError, NotAttempted, PhygitalsError
-from phygitals_async.observer import Observer, notify
+from phygitals_async.observer import Hooks
 from phygitals_async.outcomes import Batch, Failed, Found, Outcome
 from phygitals_async.progress import Progress, current_progress
+from phygitals_async.runtime import current_task
+from phygitals_async.source import END, SKIPPED, End, Source, check_keys
+
+if TYPE_CHECKING:
+    # Not needed at run time, and slow to load.
+    from anyio.abc import TaskGroup
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -36,11 +41,11 @@ def fan_out(
 ) -> FanOut[K, V]:
     """Look up every key with at most `limit` lookups in flight, giving outcomes as they complete.
 
-    Use it as `async with fan_out(...) as outcomes: async for outcome in outcomes: ...`. Leaving the block
-    cancels what is still running. Only a `PhygitalsError` becomes a `Failed`; any other exception of
-    `fetch` cancels the run and is raised. An `AuthenticationError` ends the run: no further key is tried, and
-    each remaining one comes out as `Failed` with `NotAttempted`. If reading `keys` raises, that error is
-    raised after every outcome of the keys already read has been delivered.
+    Use it as `async with fan_out(...) as outcomes: async for outcome in outcomes: ...`. Leaving the block cancels what
+    is still running. Only a `PhygitalsError` becomes a `Failed`; any other exception of `fetch` cancels the run and is
+    raised. An `AuthenticationError` ends the run: lookups in flight finish, no further key is tried, and each remaining
+    one comes out as `Failed` with `NotAttempted` (without end, if the keys have none). If reading `keys` raises, that
+    error is raised after every outcome of the keys already read has been delivered.
 
     Args:
         fetch: Any lookup by key, such as `api.get_card`.
@@ -52,7 +57,7 @@ def fan_out(
         ConfigurationError: `limit` is not a whole number of at least 1.
         InvalidArgumentError: `keys` is a single string, or cannot be iterated.
     """
-    return FanOut(fetch, _as_it_is, keys, limit=limit, distinct=distinct)
+    return FanOut(fetch, keys, limit=limit, distinct=distinct)
 
 
 async def fan_out_all(
@@ -69,12 +74,14 @@ async def fan_out_all(
         ConfigurationError: `limit` is not a whole number of at least 1.
         InvalidArgumentError: `keys` is a single string, cannot be iterated, or holds an unhashable key.
     """
+    # Checked before the keys are read, which may take its time.
+    check_count("limit", limit)
     return await collect(keys, lambda distinct: fan_out(fetch, distinct, limit=limit))
 
 
 async def collect(keys: Iterable[K] | AsyncIterable[K], start: Callable[[Iterable[K]], FanOut[K, V]]) -> Batch[K, V]:
     """Return all outcomes of the run that `start` makes of the distinct keys; see `fan_out_all`."""
-    _check_keys(keys)
+    check_keys(keys)
     given = [key async for key in keys] if isinstance(keys, AsyncIterable) else list(keys)
     try:
         distinct = dict.fromkeys(given)
@@ -86,22 +93,12 @@ async def collect(keys: Iterable[K] | AsyncIterable[K], start: Callable[[Iterabl
     return Batch(tuple(by_key[key] for key in given))
 
 
-def _check_keys(keys: object) -> None:
-    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable | AsyncIterable):
-        msg = f"expected an iterable of keys, not a single {type(keys).__name__}"
-        raise InvalidArgumentError(msg)
-
-
-def _as_it_is(value: V) -> V:
-    return value
-
-
 class FanOut(Generic[K, V]):
     """A bulk run: an async context manager that gives an async iterator of outcomes. See `fan_out`.
 
     A lookup has two halves: `fetch` does the I/O in a worker, `finish` turns what it brought into the value
     when the consumer takes it. Bytes are cheap to keep waiting; thousands of decoded objects, which the
-    garbage collector walks again and again, are not.
+    garbage collector walks again and again, are not. What nobody takes is given to `drop`.
 
     Attributes:
         progress: Counts of the run so far.
@@ -110,30 +107,35 @@ class FanOut(Generic[K, V]):
     def __init__(
         self,
         fetch: Callable[[K], Awaitable[Any]],
-        finish: Callable[[Any], V],
         keys: Iterable[K] | AsyncIterable[K],
         *,
         limit: int,
         distinct: bool,
-        observer: Observer | None = None,
+        finish: Callable[[Any], V] | None = None,
+        drop: Callable[[Any], None] | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
-        _check_keys(keys)
         self.progress = Progress(limit=check_count("limit", limit))
-        self._observer = observer
+        self._hooks = hooks
         self._fetch = fetch
         self._finish = finish
-        self._source = _Source(keys, distinct=distinct)
+        self._drop = drop
+        self._source = Source(keys, distinct=distinct)
         self._limit = limit
         self._allowed = float(limit)
         self._throttled = 0
         self._group: TaskGroup | None = None
+        self._tasks = 0
         self._workers = 0
         self._pending = 0
+        self._read: deque[K] = deque()
         self._ready: deque[tuple[K, Any, PhygitalsError | None]] = deque()
-        self._outcome_ready = _Signal()
-        self._room = _Signal()
+        self._key_ready = Signal()
+        self._outcome_ready = Signal()
+        self._room = Signal()
         self._ended_by: AuthenticationError | None = None
         self._stopped = False
+        self._cut_short = False
         self._crash: BaseException | None = None
         self._bugs: list[BaseException] = []
 
@@ -142,20 +144,25 @@ class FanOut(Generic[K, V]):
             msg = "a bulk run can be entered only once"
             raise RuntimeError(msg)
         await anyio.lowlevel.checkpoint()
-        self._left = anyio.Event()
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
-        self._start_worker()
+        if self._source.is_async:
+            self._start(self._feed)
+        else:
+            self._start_worker()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> bool | None:
-        group = cast(TaskGroup, self._group)
+        group = cast("TaskGroup", self._group)
+        self._cut_short = bool(self._tasks or self._ready)
         self._stopped = True
+        task = current_task()
+        cancelled_before = task.cancelling() if task else 0
         group.cancel_scope.cancel()
         try:
-            swallowed = await group.__aexit__(exc_type, exc, tb)
+            await group.__aexit__(exc_type, exc, tb)
         except BaseExceptionGroup as errors:
             everything = errors
         else:
@@ -163,9 +170,16 @@ class FanOut(Generic[K, V]):
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 # No scope around asked for this cancellation: somebody cancelled what a lookup was waiting for.
                 raise self._failure()
-            return swallowed
+            return False
         finally:
-            self._left.set()
+            self._drop_the_rest()
+        if task is not None and task.cancelling() > cancelled_before:
+            # Somebody cancelled this task while it waited for the lookups to end; the group forgets that.
+            task.uncancel()
+            task.cancel()
+        if not self._bugs and isinstance(self._crash, anyio.get_cancelled_exc_class()):
+            # A scope around the run ended it; what a consumer made of that under a shield is not what happened.
+            await anyio.lowlevel.checkpoint_if_cancelled()
         if exc is not None and not isinstance(exc, anyio.get_cancelled_exc_class()):
             # The caller's own exception leaves unchanged, unless lookups blew up besides.
             if all(bug is exc for bug in self._bugs):
@@ -182,7 +196,7 @@ class FanOut(Generic[K, V]):
             msg = "enter the bulk run first: async with ... as outcomes"
             raise RuntimeError(msg)
         while not self._ready:
-            if not self._workers:
+            if not self._tasks:
                 await self._raise_failure()
                 raise StopAsyncIteration
             await self._outcome_ready.wait()
@@ -190,16 +204,19 @@ class FanOut(Generic[K, V]):
         self._pending -= 1
         self._room.notify()
         outcome = self._outcome(key, brought, error)
-        if self._observer is not None:
-            notify(self._observer.progressed, self.progress)
+        if self._hooks is not None:
+            self._hooks.notify("progressed", self.progress)
         return outcome
 
     async def _raise_failure(self) -> None:
         """Raise what ended the run before its keys did, so that it is not taken for complete."""
         if self._crash is not None:
-            # The run's block is being cancelled, and this consumer with it; one outside the block outlives that.
-            await self._left.wait()
+            # The run's block is being cancelled, and this consumer with it, unless it is shielded or outside the block.
+            await anyio.lowlevel.checkpoint()
             raise self._failure()
+        if self._cut_short:
+            msg = "the bulk run was left before all of its keys were looked up"
+            raise RuntimeError(msg)
         self._source.raise_failure()
 
     def _failure(self) -> BaseException:
@@ -212,39 +229,36 @@ class FanOut(Generic[K, V]):
     def _outcome(self, key: K, brought: Any, error: PhygitalsError | None) -> Outcome[K, V]:
         if error is None:
             try:
-                value = self._finish(brought)
+                value = brought if self._finish is None else self._finish(brought)
             except PhygitalsError as failure:
                 error = failure
             else:
                 self.progress.found += 1
                 return Found(key, value)
         self.progress.failed += 1
-        return Failed(key, error)
+        # A kept outcome must not keep the frames that it came through.
+        return Failed(key, error.with_traceback(None))
+
+    def _drop_the_rest(self) -> None:
+        while self._ready:
+            _, brought, error = self._ready.popleft()
+            if self._drop is not None and error is None:
+                self._drop(brought)
+
+    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._tasks += 1
+        cast("TaskGroup", self._group).start_soon(self._guard, work)
 
     def _start_worker(self) -> None:
         self._workers += 1
-        cast(TaskGroup, self._group).start_soon(self._work)
+        self._start(self._work)
 
-    async def _work(self) -> None:
-        current_progress.set(self.progress)
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a worker or the feeder, and note how it ends."""
         try:
-            # A worker that starts while the run is being left reads nothing more.
+            # One that starts while the run is being left reads nothing more.
             await anyio.lowlevel.checkpoint_if_cancelled()
-            while not self._stopped and self._workers <= self.progress.limit:
-                if self._pending >= self._limit:
-                    await self._room.wait()
-                    continue
-                # The key about to be read has its place among those in flight and those that wait to be taken.
-                self._pending += 1
-                key = await self._source.next()
-                if key is _END:
-                    self._pending -= 1
-                    return
-                if self._workers < self.progress.limit and not self._source.ended:
-                    self._start_worker()
-                await self._look_up(cast(K, key))
-                self._outcome_ready.notify()
-                self._adapt()
+            await work()
         except BaseException as crash:  # Noted, so that the run is not taken for complete, and raised on.
             if not isinstance(crash, anyio.get_cancelled_exc_class()):
                 self._bugs.append(crash)
@@ -253,97 +267,142 @@ class FanOut(Generic[K, V]):
                 self._stopped, self._crash = True, crash
             raise
         finally:
-            self._workers -= 1
-            self._outcome_ready.notify()
+            self._tasks -= 1
+            self._outcome_ready.notify_all()
+            self._key_ready.notify_all()
             self._room.notify()
 
-    def _adapt(self) -> None:
+    async def _feed(self) -> None:
+        """Read an async iterable, in one task: it may open scopes that no other task may leave."""
+        try:
+            while True:
+                while self._pending >= self._limit:
+                    await self._room.wait()
+                while self.progress.resumes:
+                    await self._sit_out_pause()
+                key = await self._source.wait()
+                if key is END:
+                    return
+                self._pending += 1
+                self._read.append(key)
+                if not self._key_ready.notify() and self._workers < self.progress.limit:
+                    self._start_worker()
+        finally:
+            await self._source.aclose()
+
+    async def _work(self) -> None:
+        current_progress.set(self.progress)
+        next_key = self._next_read if self._source.is_async else self._next_taken
+        try:
+            while (key := await next_key()) is not END:
+                if self._ended_by is None:
+                    self._ready.append(await self._look_up(key))
+                else:
+                    self._ready.append((key, None, _not_attempted(self._ended_by)))
+                self._outcome_ready.notify_all()
+        finally:
+            self._workers -= 1
+
+    async def _next_taken(self) -> K | End:
+        """Take a key from an iterable, and see that another worker takes the one after it."""
+        while not self._stopped and self._workers <= self.progress.limit:
+            if self._pending >= self._limit:
+                await self._room.wait()
+                continue
+            if self.progress.resumes:
+                await self._sit_out_pause()
+                continue
+            key = self._source.take()
+            if key is END:
+                break
+            if key is SKIPPED:
+                await anyio.lowlevel.checkpoint()
+                continue
+            self._pending += 1
+            if self._workers < self.progress.limit and not self._source.ended:
+                self._start_worker()
+            return key
+        return END
+
+    async def _next_read(self) -> K | End:
+        """Take a key that was fed."""
+        while not self._stopped and self._workers <= self.progress.limit:
+            if self._read:
+                return self._read.popleft()
+            if self._source.ended:
+                break
+            await self._key_ready.wait()
+        return END
+
+    async def _sit_out_pause(self) -> None:
+        """Start no lookup while the server wants none: its deadline would run out meanwhile."""
+        left = self.progress.resumes - anyio.current_time()
+        if left > 0:
+            await anyio.sleep(left)
+        else:
+            self.progress.resumes = 0.0
+
+    async def _look_up(self, key: K) -> tuple[K, Any, PhygitalsError | None]:
+        self.progress.in_flight += 1
+        try:
+            brought = await self._fetch(key)
+        except PhygitalsError as failure:
+            if isinstance(failure, AuthenticationError):
+                self._ended_by = failure
+            self._adapt(answered=False)
+            return key, None, failure
+        else:
+            self._adapt(answered=True)
+            return key, brought, None
+        finally:
+            self.progress.in_flight -= 1
+
+    def _adapt(self, *, answered: bool) -> None:
         """Halve the lookups in flight when the server has throttled, and add them back one by one."""
         if self.progress.throttled > self._throttled:
             self._throttled = self.progress.throttled
             self._allowed = max(1.0, self._allowed / 2)
-        elif self._allowed < self._limit:
+        elif answered and self._allowed < self._limit:
             self._allowed = min(self._limit, self._allowed + 1 / self._allowed)
         self.progress.limit = int(self._allowed)
 
-    async def _look_up(self, key: K) -> None:
-        if self._ended_by is not None:
-            error: PhygitalsError = NotAttempted("not tried: the API key was refused earlier in this run")
-            error.__cause__ = self._ended_by
-            self._ready.append((key, None, error))
-            return
-        self.progress.in_flight += 1
-        try:
-            self._ready.append((key, await self._fetch(key), None))
-        except PhygitalsError as failure:
-            if isinstance(failure, AuthenticationError):
-                self._ended_by = failure
-            self._ready.append((key, None, failure))
-        finally:
-            self.progress.in_flight -= 1
+
+def _not_attempted(because: AuthenticationError) -> NotAttempted:
+    error = NotAttempted("not tried: the API key was refused earlier in this run")
+    error.__cause__ = because
+    return error
 
 
-_END: Final = object()
-
-
-class _Source(Generic[K]):
-    """The keys, one at a time, for any number of readers."""
-
-    def __init__(self, keys: Iterable[K] | AsyncIterable[K], *, distinct: bool) -> None:
-        self.ended = False
-        self._failure: Exception | None = None
-        self._seen: set[K] | None = set() if distinct else None
-        self._keys: Iterator[K] | None = None
-        self._async_keys: AsyncIterator[K] | None = None
-        if isinstance(keys, AsyncIterable):
-            self._async_keys = aiter(keys)
-            self._lock = anyio.Lock()
-        else:
-            self._keys = iter(keys)
-
-    async def next(self) -> K | object:
-        """Return the next key, or `_END` once they have ended or reading them has failed."""
-        try:
-            while not self.ended:
-                key = await self._read()
-                if key is _END:
-                    self.ended = True
-                elif self._seen is None:
-                    return key
-                elif key not in self._seen:
-                    self._seen.add(cast(K, key))
-                    return key
-        except Exception as failure:  # noqa: BLE001 - the caller's iterator may raise anything; raise_failure() hands it on.
-            self.ended = True
-            self._failure = failure
-        return _END
-
-    def raise_failure(self) -> None:
-        """Raise what reading the keys raised, once."""
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
-
-    async def _read(self) -> K | object:
-        if self._keys is not None:
-            return next(self._keys, _END)
-        async with self._lock:
-            # Another reader may have met the end while this one waited.
-            return _END if self.ended else await anext(cast(AsyncIterator[Any], self._async_keys), _END)
-
-
-class _Signal:
-    """Wakes every waiter at each notification, and costs nothing while nobody waits."""
+class Signal:
+    """Wakes who waits for something, in the order they came; costs nothing while nobody does."""
 
     def __init__(self) -> None:
-        self._event: anyio.Event | None = None
+        self._make: Callable[[], anyio.Event] = anyio.Event
+        self._waiting: deque[anyio.Event] = deque()
 
-    def notify(self) -> None:
-        if self._event is not None:
-            self._event.set()
-            self._event = None
+    def notify(self) -> bool:
+        """Wake the first in line, and say whether there was one."""
+        if not self._waiting:
+            return False
+        self._waiting.popleft().set()
+        return True
+
+    def notify_all(self) -> None:
+        """Wake everybody."""
+        while self._waiting:
+            self.notify()
 
     async def wait(self) -> None:
-        if self._event is None:
-            self._event = anyio.Event()
-        await self._event.wait()
+        """Wait for the next notification."""
+        turn = self._make()
+        # The event loop's own class, so that anyio need not find out anew which loop it is each time.
+        self._make = type(turn)
+        self._waiting.append(turn)
+        try:
+            await turn.wait()
+        except BaseException:  # Cancelled: a notification that came all the same is for the next in line.
+            if turn.is_set():
+                self.notify()
+            else:
+                self._waiting.remove(turn)
+            raise

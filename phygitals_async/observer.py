@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from inspect import iscoroutinefunction
 from typing import Any, Final, Protocol
 
 from attrs import define, frozen
 
-from phygitals_async.errors import PhygitalsError
+from phygitals_async.errors import ConfigurationError, PhygitalsError
 from phygitals_async.progress import Progress
 
 logger: Final = logging.getLogger("phygitals_async")
@@ -47,36 +47,57 @@ class Attempt:
 
 
 class Observer(Protocol):
-    """What is told of calls.
+    """Receives the events of calls.
 
-    Its methods must return quickly. What they raise is logged and not passed on: a fault in observing must not lose
-    the result of a purchase.
+    Its methods must be plain functions that return quickly. What they raise is logged, once for each of them, and not
+    passed on: a fault in observing must not lose the result of a purchase. A subclass inherits those it does not need.
     """
 
     def started(self, call: Call) -> None:
         """A call begins."""
-        ...
+        return
 
     def attempted(self, call: Call, attempt: Attempt) -> None:
         """An attempt is over."""
-        ...
+        return
 
     def retrying(self, call: Call, seconds: float) -> None:
         """A failed attempt will be repeated after a pause of `seconds`."""
-        ...
+        return
 
     def finished(self, call: Call, error: type[PhygitalsError] | None) -> None:
         """A call is over: it has a usable answer or was cancelled, or it raises an error of the class `error`."""
-        ...
+        return
 
     def progressed(self, progress: Progress) -> None:
         """A bulk run has given out one more outcome."""
-        ...
+        return
 
 
-def notify(hook: Callable[..., None], *arguments: Any) -> None:
-    """Call a hook; log what it raises."""
-    try:
-        hook(*arguments)
-    except Exception:  # The observer's own bug, shown with its traceback; the call it watches goes on.
-        logger.exception("an observer of phygitals_async failed")
+HOOKS: Final = ("started", "attempted", "retrying", "finished", "progressed")
+
+
+class Hooks:
+    """Calls the methods of an observer, and keeps what they raise away from the call they watch.
+
+    Raises:
+        ConfigurationError: The observer lacks one of the methods, or has it as a coroutine function.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        for name in HOOKS:
+            hook = getattr(observer, name, None)
+            if not callable(hook) or iscoroutinefunction(hook):
+                msg = f"the observer's {name} must be a plain method"
+                raise ConfigurationError(msg)
+        self._observer = observer
+        self._faulty: set[str] = set()
+
+    def notify(self, name: str, *arguments: Any) -> None:
+        """Call one of the `HOOKS`."""
+        try:
+            getattr(self._observer, name)(*arguments)
+        except Exception:  # The observer's own bug, shown with its traceback; the call it watches goes on.
+            if name not in self._faulty:
+                self._faulty.add(name)
+                logger.exception("the observer's %s failed; it will be called on, and not logged again", name)

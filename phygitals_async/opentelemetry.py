@@ -5,6 +5,7 @@ One span for each call of an operation, from its beginning to its last attempt; 
 
 from __future__ import annotations
 
+import time
 from weakref import WeakKeyDictionary
 
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, get_tracer
@@ -24,7 +25,7 @@ class OpenTelemetryObserver:
     def __init__(self, tracer: Tracer | None = None) -> None:
         self._tracer = tracer or get_tracer("phygitals_async")
         self._spans: WeakKeyDictionary[Call, Span] = WeakKeyDictionary()
-        self._attempts: WeakKeyDictionary[Call, Attempt] = WeakKeyDictionary()
+        self._attempts: WeakKeyDictionary[Call, tuple[Attempt, int]] = WeakKeyDictionary()
 
     def started(self, call: Call) -> None:
         """Start the call's span, below the span that is current."""
@@ -32,16 +33,19 @@ class OpenTelemetryObserver:
 
     def attempted(self, call: Call, attempt: Attempt) -> None:
         """Keep the attempt: the last one is what the span shows."""
-        self._attempts[call] = attempt
+        self._attempts[call] = attempt, time.time_ns()
 
     def retrying(self, call: Call, seconds: float) -> None:
         """Add an event for the pause."""
         self._spans[call].add_event("retry", {"pause_seconds": seconds})
 
     def finished(self, call: Call, error: type[PhygitalsError] | None) -> None:
-        """End the span with the last attempt's status and sizes; an error shows by the name of its class alone."""
+        """End the span with the last attempt, its status and sizes; an error shows by the name of its class alone."""
         span = self._spans.pop(call)
-        if (attempt := self._attempts.pop(call, None)) is not None:
+        ended = None
+        if (last := self._attempts.pop(call, None)) is not None:
+            # In a bulk run the answer may wait for its consumer long after it came.
+            attempt, ended = last
             span.set_attribute("http.request.resend_count", call.attempts - 1)
             span.set_attribute("http.request.body.size", attempt.request_bytes)
             if attempt.status is not None:
@@ -50,7 +54,7 @@ class OpenTelemetryObserver:
         if error is not None:
             span.set_attribute("error.type", error.__name__)
             span.set_status(Status(StatusCode.ERROR, error.__name__))
-        span.end()
+        span.end(ended)
 
     def progressed(self, progress: Progress) -> None:
         """Do nothing: each lookup of a bulk run has its own span."""

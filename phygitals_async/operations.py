@@ -32,7 +32,7 @@ class Effect(enum.Enum):
         return self is not Effect.READS
 
 
-@frozen
+@frozen(eq=False)
 class Refusal:
     """One way the API says no.
 
@@ -64,7 +64,7 @@ class Refusal:
         )
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class Operation(Generic[T]):
     """One endpoint.
 
@@ -77,7 +77,9 @@ class Operation(Generic[T]):
         effect: What the call does. One that moves money or goods is sent at most once.
         answer: What a 2xx body is structured into.
         read: Takes the result out of the answer, or raises the refusal that hides in it.
+        saves: What to save, by the answer's own names, of an answer that is not what it should be.
         refusals: The refusals it knows; other answers get the class of their status.
+        segments: The path in pieces, each with the name of the argument that follows it, or with an empty one.
     """
 
     name: str
@@ -88,15 +90,22 @@ class Operation(Generic[T]):
     effect: Effect = Effect.READS
     answer: Any
     read: Callable[[Any], T] = Factory(lambda: _as_it_is)
+    saves: Sequence[str] = ()
     refusals: Sequence[Refusal] = ()
-    path_arguments: Sequence[str] = field(init=False)
+    segments: Sequence[tuple[str, str]] = field(init=False)
     _arguments: Mapping[str, Argument] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        names = tuple(re.findall(r"{(\w+)}", self.path))
+        parts = re.split(r"{(\w+)}", self.path)
+        names = parts[1::2]
         of_all = (*(Argument(name, ID) for name in names), *self.query.values(), *self.body.values())
-        object.__setattr__(self, "path_arguments", names)
+        object.__setattr__(self, "segments", tuple(zip(parts[::2], [*names, ""], strict=True)))
         object.__setattr__(self, "_arguments", {argument.name: argument for argument in of_all})
+
+    @property
+    def path_arguments(self) -> tuple[str, ...]:
+        """The names of the arguments in the path."""
+        return tuple(name for _, name in self.segments if name)
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments as they are sent.
@@ -104,7 +113,11 @@ class Operation(Generic[T]):
         Raises:
             InvalidArgumentError: One of them cannot be.
         """
-        return {name: argument.check(arguments[name]) for name, argument in self._arguments.items()}
+        checked = {}
+        for name, argument in self._arguments.items():
+            value = arguments[name]
+            checked[name] = None if value is None and argument.optional else argument.kind.check(name, value)
+        return checked
 
 
 def _as_it_is(answer: T) -> T:
@@ -132,6 +145,8 @@ def _read_purchase(answer: models.PurchaseAnswer) -> models.Purchase | None:
 
 
 def _read_sellback(answer: models.SellbackAnswer) -> models.Sellback:
+    if not answer.success and answer.amount:
+        raise errors.DecodeError("refused, and yet an amount", problems=["$.success: false beside an amount"])
     if not answer.success:
         raise errors.TransactionFailed(status=200, message=answer.error or "success: false")
     if answer.amount is None:
@@ -188,6 +203,7 @@ LIST_RECENT_PULLS: Final = Operation[tuple[models.Pull, ...]](
         "limit": Argument("limit", PULLS_LIMIT, optional=True),
     },
     answer=tuple[models.Pull, ...],
+    refusals=[Refusal(500, "An unexpected error occurred", errors.ServerError)],
 )
 GET_CARD: Final = Operation[models.Card](
     name="get_card",
@@ -208,12 +224,14 @@ START_PURCHASE: Final = Operation[models.StartedPurchase](
     effect=Effect.MOVES_MONEY,
     answer=models.StartedPurchase,
     read=_read_started,
+    saves=["session_id"],
     refusals=[
         Refusal(400, "Claw machine is out of stock", errors.OutOfStock),
         Refusal(400, "Amount must be greater than 0", errors.AmountOutOfRange),
         Refusal(400, "Amount must be less than or equal to {max_per_mint}", errors.AmountOutOfRange),
         Refusal(400, "VM not found", errors.PackNotFound),
         Refusal(400, "user_id is required", errors.MissingField),
+        Refusal(500, "Error during transaction", errors.ServerError),
     ],
 )
 GET_PURCHASE: Final = Operation[models.Purchase | None](
@@ -230,7 +248,10 @@ GET_INVENTORY: Final = Operation[models.Inventory](
     method="GET",
     path="/inventory/{user_id}",
     answer=models.Inventory,
-    refusals=[Refusal(404, "User not found", errors.UserNotFound)],
+    refusals=[
+        Refusal(404, "User not found", errors.UserNotFound),
+        Refusal(500, "An unexpected error occurred", errors.ServerError),
+    ],
 )
 SELL_BACK: Final = Operation[models.Sellback](
     name="sell_back",
@@ -240,12 +261,14 @@ SELL_BACK: Final = Operation[models.Sellback](
     effect=Effect.MOVES_MONEY,
     answer=models.SellbackAnswer,
     read=_read_sellback,
+    saves=["amount"],
     refusals=[
         Refusal(400, "Item not found", errors.ItemNotFound),
         Refusal(400, "Item has expired", errors.ItemExpired),
         Refusal(400, "Transaction failed", errors.TransactionFailed),
         Refusal(400, "Item already has an active buyback session", errors.SellbackInProgress),
         Refusal(429, "A buyback request for this item is already being processed", errors.SellbackInProgress),
+        Refusal(500, "An unexpected error occurred", errors.ServerError),
     ],
 )
 QUOTE_SHIPPING: Final = Operation[models.ShippingQuotes](
@@ -260,6 +283,7 @@ QUOTE_SHIPPING: Final = Operation[models.ShippingQuotes](
         Refusal(400, "Item not found", errors.ItemNotFound),
         Refusal(400, "No shippable items in request", errors.NothingShippable),
         Refusal(422, "Country not supported", errors.CountryNotSupported),
+        Refusal(500, "Failed to fetch shippi{...}", errors.ServerError),
     ],
 )
 REQUEST_SHIPPING: Final = Operation[models.ShippingRequest](
@@ -270,11 +294,13 @@ REQUEST_SHIPPING: Final = Operation[models.ShippingRequest](
     effect=Effect.MOVES_GOODS,
     answer=models.ShippingAnswer,
     read=_read_shipping_request,
+    saves=["order_id"],
     refusals=[
         Refusal(400, "quote_id is required", errors.MissingField),
         Refusal(400, "Quote expired", errors.QuoteExpired),
         Refusal(400, "Item already shipped", errors.ItemAlreadyShipped),
         Refusal(None, "error", errors.ShippingRequestFailed, key="status", null="order_id", details=_error_message),
+        Refusal(500, "Failed to create shipping request", errors.ServerError),
     ],
 )
 GET_SHIPPING_ORDER: Final = Operation[models.ShippingOrder](
@@ -282,19 +308,10 @@ GET_SHIPPING_ORDER: Final = Operation[models.ShippingOrder](
     method="GET",
     path="/ship/order/{order_id}",
     answer=models.ShippingOrder,
-    refusals=[Refusal(404, "Order not found", errors.OrderNotFound)],
+    refusals=[
+        Refusal(404, "Order not found", errors.OrderNotFound),
+        Refusal(500, "An unexpected error occurred", errors.ServerError),
+    ],
 )
 
-OPERATIONS: Final[tuple[Operation[Any], ...]] = (
-    LIST_PACKS,
-    LIST_CHASE_CARDS,
-    LIST_RECENT_PULLS,
-    GET_CARD,
-    START_PURCHASE,
-    GET_PURCHASE,
-    GET_INVENTORY,
-    SELL_BACK,
-    QUOTE_SHIPPING,
-    REQUEST_SHIPPING,
-    GET_SHIPPING_ORDER,
-)
+OPERATIONS: Final[tuple[Operation[Any], ...]] = tuple(one for one in vars().values() if isinstance(one, Operation))

@@ -15,7 +15,12 @@ V = TypeVar("V")
 
 @frozen
 class Found(Generic[K, V]):
-    """A lookup that was answered."""
+    """A lookup that was answered.
+
+    Attributes:
+        key: What was looked up, such as a user id.
+        value: What was found, such as an inventory.
+    """
 
     key: K
     value: V
@@ -23,7 +28,12 @@ class Found(Generic[K, V]):
 
 @frozen
 class Failed(Generic[K]):
-    """A lookup that ended in an error of this library."""
+    """A lookup that ended in an error of this library.
+
+    Attributes:
+        key: What was looked up, such as a user id.
+        error: Why nothing was found.
+    """
 
     key: K
     error: PhygitalsError
@@ -37,7 +47,11 @@ class Batch(Generic[K, V]):
     """Every outcome of a bulk run, in the order of the keys given.
 
     Iterating gives one outcome for each key given; a repeated key shares the outcome of its one lookup.
-    `batch[key]` is the outcome of a key.
+    `batch[key]` is the outcome of a key (`KeyError` for one that was not given), `batch.get(key)` the same or None,
+    and `key in batch` says whether it was given.
+
+    Attributes:
+        outcomes: All of them, in the order of the keys.
     """
 
     outcomes: tuple[Outcome[K, V], ...]
@@ -54,6 +68,13 @@ class Batch(Generic[K, V]):
 
     def __getitem__(self, key: K) -> Outcome[K, V]:
         return self._by_key[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._by_key
+
+    def get(self, key: K) -> Outcome[K, V] | None:
+        """Return the outcome of a key, or None for one that was not given."""
+        return self._by_key.get(key)
 
     @property
     def found(self) -> tuple[Found[K, V], ...]:

@@ -28,7 +28,7 @@ class Pacer:
         self.rate: float | None = None
         self._ceiling = math.inf
         self._next = 0.0
-        self._resume = 0.0
+        self.resumes = 0.0
         self._throttled_at: float | None = None
         self._measured_from: float | None = None
         self._accepted = 0
@@ -36,7 +36,7 @@ class Pacer:
 
     def due(self, now: float) -> float:
         """Return the next free moment to send, `now` or later."""
-        return max(now, self._next, self._resume)
+        return max(now, self._next, self.resumes)
 
     def take_if_free(self, now: float) -> bool:
         """Take the present moment to send, if it is free, and say whether it was."""
@@ -64,7 +64,7 @@ class Pacer:
         """
         if self._throttled_at is not None and sent_at <= self._throttled_at:
             if retry_after is not None:
-                self._resume = max(self._resume, now + retry_after)
+                self.resumes = max(self.resumes, now + retry_after)
             return False
         start = now if self._measured_from is None else self._measured_from
         if self.rate is None:
@@ -74,11 +74,12 @@ class Pacer:
             # A pause longer than it takes to fill the server's bucket makes the measure too low.
             close = measured >= 0.7 * self.rate
             new = measured if close else math.sqrt(max(measured, 0.05 * self.rate) * self.rate)
-            self._ceiling = new
+            if self._accepted:
+                self._ceiling = new
         self.rate = max(new * _BELOW, _SLOWEST)
         pause = min(_FIRST_PAUSE * 2**self._streak, _LONGEST_PAUSE) if retry_after is None else retry_after
         self._streak += 1
-        self._resume = self._next = max(self._resume, now + pause)
+        self.resumes = self._next = max(self.resumes, now + pause)
         self._throttled_at = self._measured_from = now
         self._accepted = 0
         return True

@@ -19,6 +19,7 @@ class Progress:
         attempts: Requests handed to the transport, retries included.
         throttled: How often the server's 429 slowed the run down, bursts counted once.
         limit: The most lookups the run has in flight now; it falls when the server throttles and recovers after.
+        resumes: When the pause the server asked for ends, in seconds of the event loop's clock; 0 for none.
     """
 
     found: int = 0
@@ -27,6 +28,7 @@ class Progress:
     attempts: int = 0
     throttled: int = 0
     limit: int = field(default=0, eq=False)
+    resumes: float = field(default=0.0, eq=False)
 
     @property
     def done(self) -> int:

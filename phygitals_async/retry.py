@@ -65,16 +65,19 @@ class RetryPolicy:
         return max(jittered, asked or 0.0)
 
     def _may_repeat(self, error: PhygitalsError, *, is_read: bool) -> bool:
-        if isinstance(error, ConnectError):
-            return error.sent is Sent.NEVER
-        if not is_read:
-            return False
-        if isinstance(error, StatusError):
-            return error.status in _PASSING_STATUSES
-        return isinstance(error, ConnectionLost | ProtocolError | DeadlineExceeded)
+        if isinstance(error, ConnectError) and error.sent is Sent.NEVER:
+            return True
+        return is_read and is_passing(error)
 
 
-@define
+def is_passing(error: PhygitalsError) -> bool:
+    """Whether the same request may well succeed a little later."""
+    if isinstance(error, StatusError):
+        return isinstance(error, RateLimited) or error.status in _PASSING_STATUSES
+    return isinstance(error, ConnectError | ConnectionLost | ProtocolError | DeadlineExceeded)
+
+
+@define(eq=False)
 class RetryBudget:
     """A token bucket over all calls of a client, so that an outage is not multiplied.
 

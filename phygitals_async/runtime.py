@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
 from phygitals_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Affinity:
@@ -15,22 +19,21 @@ class Affinity:
 
     Args:
         owner: What is tied, for the error message.
+
+    Attributes:
+        now: Reads the loop's clock, in seconds; to be had after `must_start_afresh`.
     """
 
+    now: Callable[[], float]
+
     def __init__(self, owner: str) -> None:
+        # Imported late: it is a third of this package's import time.
+        import asyncio
+
+        self._running_loop = asyncio.get_running_loop
         self._owner = owner
         self._runtime: Any = None
         self._process = 0
-
-    @property
-    def is_inherited(self) -> bool:
-        """Whether it was used last in the process that this one was forked from."""
-        return self._process not in (0, os.getpid())
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the event loop that used it last has ended."""
-        return self._runtime is not None and _is_over(self._runtime)
 
     def must_start_afresh(self) -> bool:
         """Whether this is the first use, or the first after the former loop ended or the process was forked.
@@ -38,23 +41,29 @@ class Affinity:
         Raises:
             ConfigurationError: The former loop is still there: sharing across loops or threads would corrupt both.
         """
-        runtime = _current()
+        try:
+            runtime: Any = self._running_loop()
+        except RuntimeError:
+            runtime = anyio.lowlevel.current_token().native_token
         if runtime is self._runtime and os.getpid() == self._process:
             return False
         if self._runtime is not None and os.getpid() == self._process and not _is_over(self._runtime):
             msg = f"{self._owner} is in use by another event loop; make one for each loop"
             raise ConfigurationError(msg)
         self._runtime, self._process = runtime, os.getpid()
+        # A loop of asyncio is asked itself: anyio finds out anew which loop it is each time.
+        self.now = getattr(runtime, "time", anyio.current_time)
         return True
 
 
-def _current() -> Any:
+def current_task() -> asyncio.Task[Any] | None:
+    """Return the current task of asyncio, or None under trio, which needs no help with cancelling."""
     import asyncio
 
     try:
-        return asyncio.get_running_loop()
+        return asyncio.current_task()
     except RuntimeError:
-        return anyio.lowlevel.current_token().native_token
+        return None
 
 
 def _is_over(runtime: Any) -> bool:

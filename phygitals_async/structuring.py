@@ -5,36 +5,38 @@ Every hook checks before it builds: a wrong type is an error with its path and n
 
 from __future__ import annotations
 
+import collections
 import collections.abc
-import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 
 import attrs
-import msgspec
-from attrs import frozen
-from cattrs import Converter, transform_error
-from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory
-from cattrs.gen import make_dict_structure_fn, make_mapping_structure_fn
+from attrs import define, frozen
+from cattrs import Converter, IterableValidationError, IterableValidationNote, transform_error
+from cattrs.gen import make_dict_structure_fn, override
 
-from phygitals_async.models.fields import instant
+from phygitals_async.models.fields import NULLABLE, instant, number, optional_number
+from phygitals_async.scalars import (
+    JSON_NAMES,
+    SCALARS,
+    Mismatch,
+    structure_any,
+    structure_datetime,
+    structure_decimal,
+    structure_literal,
+)
 
-_JSON_NAMES: dict[type, str] = {
-    dict: "an object",
-    list: "an array",
-    str: "a string",
-    bool: "a boolean",
-    int: "an integer",
-    Decimal: "a number",
-    float: "a number",
-    type(None): "null",
-}
+# How many bad members of arrays and objects are described: a body full of them must not take the memory for each.
+_MOST_BAD = 5_000
 
+_MOST_PROBLEMS = 10_000
 
 _LOOSE = (
     list,
@@ -43,6 +45,10 @@ _LOOSE = (
     frozenset,
     dict,
     bytearray,
+    collections.deque,
+    collections.OrderedDict,
+    collections.defaultdict,
+    collections.Counter,
     collections.abc.Sequence,
     collections.abc.MutableSequence,
     collections.abc.Set,
@@ -53,11 +59,14 @@ _LOOSE = (
 )
 
 
-class _Mismatch(ValueError):
-    """A value of the wrong kind; its text is the explanation shown to the user."""
+@define
+class _Budget:
+    left: int = _MOST_BAD
 
-    def __init__(self, expected: str, value: object) -> None:
-        super().__init__(f"expected {expected}, got {_JSON_NAMES.get(type(value), type(value).__name__)}")
+
+_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
+# The classes whose hooks are being made: one that holds itself must not go round in circles.
+_in_the_making: ContextVar[frozenset[Any]] = ContextVar("in_the_making", default=frozenset())
 
 
 @frozen
@@ -76,12 +85,17 @@ class _Native:
 
 def register_hooks(converter: Converter) -> None:
     """Make a converter structure JSON values and write models."""
-    for cls, hook in _SCALARS.items():
-        converter.register_structure_hook(cls, _Native(hook, instant if cls is datetime else None))
+    for cls, hook in SCALARS.items():
+        converter.register_structure_hook(cls, _Native(hook))
+    # By predicate, as cattrs does with its own: so that a predicate registered later takes precedence.
+    converter.register_structure_hook_factory(_is_a(Decimal), lambda cls: _native_if(cls is Decimal, structure_decimal))
+    converter.register_structure_hook_factory(
+        _is_a(datetime), lambda cls: _native_if(cls is datetime, structure_datetime, instant)
+    )
     converter.register_structure_hook(bytes, _refuse)
     converter.register_structure_hook_func(_is_loose, _refuse)
-    converter.register_structure_hook_factory(_is_literal, _structure_literal)
-    converter.register_structure_hook_func(lambda cls: cls is Any, _Native(_any))
+    converter.register_structure_hook_factory(_is_literal, structure_literal)
+    converter.register_structure_hook_func(lambda cls: cls is Any, _Native(structure_any))
     converter.register_structure_hook_factory(_is_enum, _structure_enum)
     converter.register_structure_hook_factory(is_union, _structure_union)
     converter.register_structure_hook_factory(_is_sequence, _structure_sequence)
@@ -92,13 +106,12 @@ def register_hooks(converter: Converter) -> None:
     converter.register_unstructure_hook_factory(attrs.has, _unstructure_attrs)
 
 
-def exact_number(text: str) -> Decimal:
-    """Read a JSON number with all its digits."""
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        # No type can hold it; where a field asks for a number, this is refused.
-        return Decimal("NaN")
+def _is_a(base: type) -> Callable[[Any], bool]:
+    return lambda cls: isinstance(cls, type) and issubclass(cls, base)
+
+
+def _native_if(native: bool, hook: Callable[[Any, Any], Any], needs: Callable[..., None] | None = None) -> Any:
+    return _Native(hook, needs) if native else hook
 
 
 def is_native(hook: Any, validator: Any = None) -> bool:
@@ -127,99 +140,6 @@ def _is_literal(cls: Any) -> bool:
     return typing.get_origin(cls) is typing.Literal
 
 
-def _structure_literal(cls: Any) -> Callable[[Any, Any], Any]:
-    choices = typing.get_args(cls)
-
-    def structure(value: Any, _: Any) -> Any:
-        for choice in choices:
-            if type(value) is type(choice) and value == choice:
-                return choice
-        raise _Mismatch(" or ".join(map(repr, choices)), value)
-
-    return structure
-
-
-def _str(value: Any, cls: Any) -> Any:
-    if type(value) is not str:
-        raise _Mismatch("a string", value)
-    # cattrs uses this hook for subclasses too, such as enums that are strings.
-    return value if cls is str else cls(value)
-
-
-def _bool(value: Any, _: Any) -> bool:
-    if type(value) is not bool:
-        raise _Mismatch("a boolean", value)
-    return value
-
-
-def _int(value: Any, cls: Any) -> Any:
-    if type(value) is not int:
-        raise _Mismatch("an integer", value)
-    return value if cls is int else cls(value)
-
-
-def _float(value: Any, _: Any) -> float:
-    if type(value) not in (int, float, Decimal):
-        raise _Mismatch("a number", value)
-    try:
-        result = float(value)
-    except OverflowError:
-        result = math.inf
-    if not math.isfinite(result):
-        msg = "the number is out of range"
-        raise ValueError(msg)
-    return result
-
-
-def _decimal(value: Any, _: Any) -> Decimal:
-    if type(value) not in (int, float, str, Decimal):
-        raise _Mismatch("a number or a numeric string", value)
-    try:
-        # Another parser's floats stand for the digits they are written with.
-        number = Decimal(repr(value) if type(value) is float else value)
-    except InvalidOperation:
-        msg = "expected a number or a numeric string, got other text"
-        raise ValueError(msg) from None
-    if type(value) is not str and not number.is_finite():
-        msg = "the number is out of range"
-        raise ValueError(msg)
-    return number
-
-
-def _datetime(value: Any, _: Any) -> datetime:
-    if type(value) is not str:
-        raise _Mismatch("an ISO 8601 time", value)
-    try:
-        moment = msgspec.convert(value, datetime)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
-    except (msgspec.ValidationError, OverflowError):
-        pass
-    msg = "expected an ISO 8601 time with its UTC offset, got other text"
-    raise ValueError(msg)
-
-
-def _any(value: Any, _: Any) -> Any:
-    """Keep any JSON value; untyped numbers are floats, as in every JSON decoder."""
-    if type(value) is Decimal:
-        return _float(value, float)
-    if type(value) is list:
-        return [_any(item, Any) for item in value]
-    if type(value) is dict:
-        return {key: _any(item, Any) for key, item in value.items()}
-    return value
-
-
-_SCALARS: dict[type, Callable[[Any, Any], Any]] = {
-    str: _str,
-    bool: _bool,
-    int: _int,
-    float: _float,
-    Decimal: _decimal,
-    datetime: _datetime,
-}
-
-
 def _is_enum(cls: Any) -> bool:
     return isinstance(cls, type) and issubclass(cls, Enum)
 
@@ -227,7 +147,7 @@ def _is_enum(cls: Any) -> bool:
 def _structure_enum(_: Any) -> _Native:
     def structure(value: Any, cls: Any) -> Any:
         if type(value) is not str:
-            raise _Mismatch("a string", value)
+            raise Mismatch("a string", value)
         return cls(value)
 
     return _Native(structure)
@@ -249,7 +169,7 @@ def _structure_union(cls: Any, converter: Converter) -> Callable[[Any, Any], Any
     if not set(members) <= {str, bool, int, float}:
         msg = f"register a structure hook for {cls}: only unions of JSON scalars are structured unasked"
         raise TypeError(msg)
-    expected = " or ".join(_JSON_NAMES[member] for member in members)
+    expected = " or ".join(JSON_NAMES[member] for member in members)
     hooks = {member: converter.get_structure_hook(member) for member in members}
 
     def scalar(value: Any, _: Any) -> Any:
@@ -258,7 +178,7 @@ def _structure_union(cls: Any, converter: Converter) -> Callable[[Any, Any], Any
         member = type(value) if type(value) in hooks else float
         if member in hooks and (member is not float or type(value) in (int, float, Decimal)):
             return hooks[member](value, member)
-        raise _Mismatch(expected, value)
+        raise Mismatch(expected, value)
 
     return _like(scalar, *hooks.values())
 
@@ -269,15 +189,16 @@ def _is_sequence(cls: Any) -> bool:
 
 
 def _structure_sequence(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    factory = list_structure_factory if typing.get_origin(cls) is list else homogenous_tuple_structure_factory
-    inner = factory(cls, converter)
+    make: type = typing.get_origin(cls)
+    member = typing.get_args(cls)[0]
+    inner = converter.get_structure_hook(member)
 
-    def structure(value: Any, cl: Any) -> Any:
+    def structure(value: Any, _: Any) -> Any:
         if type(value) is not list:
-            raise _Mismatch("an array", value)
-        return inner(value, cl)
+            raise Mismatch("an array", value)
+        return make(_build(cls, member, inner, enumerate(value)).values())
 
-    return _like(structure, converter.get_structure_hook(typing.get_args(cls)[0]))
+    return _like(structure, inner)
 
 
 def _is_object(cls: Any) -> bool:
@@ -285,39 +206,108 @@ def _is_object(cls: Any) -> bool:
 
 
 def _structure_object(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    inner = make_mapping_structure_fn(cls, converter)
+    member = typing.get_args(cls)[1]
+    inner = converter.get_structure_hook(member)
 
-    def structure(value: Any, cl: Any) -> Any:
+    def structure(value: Any, _: Any) -> Any:
         if type(value) is not dict:
-            raise _Mismatch("an object", value)
-        return inner(value, cl)
+            raise Mismatch("an object", value)
+        return _build(cls, member, inner, value.items())
 
-    return _like(structure, converter.get_structure_hook(typing.get_args(cls)[1]))
+    return _like(structure, inner)
+
+
+def _build(cls: Any, member: Any, hook: Callable[[Any, Any], Any], places: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Structure each member of an array or object, and tell what is wrong with every bad one, up to a bound."""
+    built: dict[Any, Any] = {}
+    bad: list[Exception] = []
+    budget = _budget.get() or _Budget()
+    for place, value in places:
+        try:
+            built[place] = hook(value, member)
+        except Exception as error:  # noqa: BLE001 - whatever a hook raises, as cattrs has it: all of it is raised below.
+            error.add_note(IterableValidationNote(f"structuring {cls} @ {place!r}", place, member))
+            if budget.left <= 0:
+                bad.append(ValueError("so many places are bad that the rest was not looked at"))
+                break
+            budget.left -= 1
+            bad.append(error)
+    if bad:
+        msg = f"While structuring {cls}"
+        raise IterableValidationError(msg, bad, cls)  # pyright: ignore[reportCallIssue] - cattrs takes the class too.
+    return built
 
 
 def _structure_attrs(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
-    attrs.resolve_types(cls)
-    inner = make_dict_structure_fn(cls, converter, _cattrs_detailed_validation=True)
+    if cls in _in_the_making.get():
+        return lambda value, cl: converter.structure(value, cl)
+    token = _in_the_making.set(_in_the_making.get() | {cls})
+    try:
+        return _make_attrs_hook(cls, converter)
+    finally:
+        _in_the_making.reset(token)
+
+
+def _make_attrs_hook(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    base = typing.get_origin(cls) or cls
+    attrs.resolve_types(base)
+    checks: dict[str, Any] = {
+        a.name: override(struct_hook=_checked(a, converter)) for a in attrs.fields(base) if a.validator in _CHECKS
+    }
+    inner = make_dict_structure_fn(cls, converter, _cattrs_detailed_validation=True, **checks)
 
     def structure(value: Any, cl: Any) -> Any:
         if type(value) is not dict:
-            raise _Mismatch("an object", value)
+            raise Mismatch("an object", value)
         return inner(value, cl)
 
-    # msgspec fills fields by their names: it runs no attrs converters, no __init__ but attrs' own, and no default
-    # that is made from the instance.
-    native = cls.__init__.__code__.co_filename.startswith("<attrs generated") and all(
-        a.init and a.alias == a.name and a.converter is None and not getattr(a.default, "takes_self", False)
-        and is_native(converter.get_structure_hook(a.type), a.validator)
-        for a in attrs.fields(cls)
-    )  # fmt: skip
-    return _Native(structure) if native and not hasattr(cls, "__attrs_pre_init__") else structure
+    return _Native(structure) if base is cls and _is_filled_by_name(cls, converter) else structure
+
+
+def _checked(attribute: attrs.Attribute[Any], converter: Converter) -> Callable[[Any, Any], Any]:
+    """Structure a field and check its range there and then, so that the error names it and hides no other."""
+    hook = converter.get_structure_hook(attribute.type)
+    check: Any = attribute.validator
+
+    def structure(value: Any, cls: Any) -> Any:
+        result = hook(value, cls)
+        check(None, attribute, result)
+        return result
+
+    return structure
+
+
+_CHECKS = (number, optional_number, instant)
+
+
+def _is_filled_by_name(cls: Any, converter: Converter) -> bool:
+    """Whether msgspec may build the class.
+
+    It fills fields by their names: it runs no attrs converters, no `__new__` or `__init__` but the usual ones, and no
+    default that is made from the instance.
+    """
+    return (
+        cls.__init__.__code__.co_filename.startswith("<attrs generated")
+        and cls.__new__ is object.__new__
+        and not hasattr(cls, "__attrs_pre_init__")
+        and all(
+            a.init
+            and a.alias == a.name
+            and a.converter is None
+            and not getattr(a.default, "takes_self", False)
+            and is_native(converter.get_structure_hook(a.type), a.validator)
+            for a in attrs.fields(cls)
+        )
+    )
 
 
 def _unstructure_attrs(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:
-    """Write every field but those the answer did not have, which hold their default itself."""
-    attrs.resolve_types(cls)
-    fields = [(a.name, a.default, converter.get_unstructure_hook(a.type)) for a in attrs.fields(cls)]
+    """Write every field but the optional ones that hold their default itself: those the answer did not have."""
+    attrs.resolve_types(typing.get_origin(cls) or cls)
+    fields = [
+        (a.name, attrs.NOTHING if a.metadata == NULLABLE else a.default, converter.get_unstructure_hook(a.type))
+        for a in attrs.fields(cls)
+    ]
 
     def unstructure(instance: Any) -> dict[str, Any]:
         plain = {}
@@ -349,10 +339,22 @@ def type_name(cls: Any) -> str:
     return f"array of {inner[0]}" if _is_sequence(cls) else " or ".join(inner)
 
 
+@contextmanager
+def bounded_errors() -> Iterator[None]:
+    """Let all that is structured meanwhile describe so many bad places together, and no more."""
+    token = _budget.set(_Budget())
+    try:
+        yield
+    finally:
+        _budget.reset(token)
+
+
 def problems_of(error: BaseException) -> list[str]:
     """Return one line for every bad place, as `path: what is wrong`."""
     lines = transform_error(error, format_exception=_describe)
-    return [f"{path}: {text}" for text, _, path in (line.rpartition(" @ ") for line in lines)]
+    problems = [f"${path}: {text}" for text, _, path in (line.partition(" @ $") for line in lines[:_MOST_PROBLEMS])]
+    more = len(lines) - len(problems)
+    return [*problems, f"$: and {more} more"] if more else problems
 
 
 def _describe(error: BaseException, _: Any) -> str:

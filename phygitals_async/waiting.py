@@ -8,73 +8,108 @@ from typing import Final
 
 import anyio
 
-from phygitals_async.deadline import within
 from phygitals_async.errors import (
     DeadlineExceeded,
     PhygitalsError,
     PurchasePending,
-    RateLimited,
     ServerError,
+    StatusError,
     TransportError,
 )
 from phygitals_async.models import Purchase, ShippingOrder
+from phygitals_async.retry import is_passing
 
 # The server holds a poll for about 6 s (API sheet, 2.6); one held much longer is stuck and asked again.
 _LONGEST_POLL: Final = 15.0
 _GROWTH: Final = 1.5
 _LONGEST_PAUSE: Final = 5.0
-# An error that a later poll may well not meet.
-_PASSING: Final = (TransportError, ServerError, RateLimited)
 
 
 async def wait_for_purchase(
-    poll: Callable[[float], Awaitable[Purchase | None]], session_id: str, deadline: float, interval: float
+    poll: Callable[[float], Awaitable[Purchase | None]],
+    session_id: str,
+    deadline: float,
+    interval: float,
+    within: Callable[[float, Callable[[], Awaitable[Purchase]]], Awaitable[Purchase]],
 ) -> Purchase:
-    """Call `poll`, which takes its own deadline in seconds, until it gives the purchase or raises to stay.
+    """Call `poll`, which takes its own deadline in seconds, until it gives the purchase or raises a lasting error.
 
     Raises:
         PurchasePending: The deadline passed first.
     """
     last: PhygitalsError | None = None
-    attempts = 0
+    polls = 0
 
-    async def keep_polling(pause: float) -> Purchase:
-        nonlocal last, attempts
+    async def keep_polling() -> Purchase:
+        nonlocal last, polls
+        pause = interval
         while True:
             try:
-                attempts += 1
+                polls += 1
                 purchase = await poll(_LONGEST_POLL)
                 last = None
                 if purchase is not None:
                     return purchase
-            except _PASSING as error:
+            except PhygitalsError as error:
+                if not _may_pass(error):
+                    raise
                 last = error
-            await anyio.sleep(_jittered(pause))
+            await anyio.sleep(_pause(pause, last))
             pause = min(pause * _GROWTH, max(_LONGEST_PAUSE, interval))
 
     try:
-        return await within(deadline, keep_polling, interval)
+        return await within(deadline, keep_polling)
     except DeadlineExceeded:
         pass
     msg = f"still pending after {deadline:g} s: unknown, not failed; resume with session {session_id}"
     pending = PurchasePending(msg, session_id=session_id)
-    pending.describe("wait_for_purchase", {"session_id": session_id}, attempts)
+    pending.describe("wait_for_purchase", {"session_id": session_id}, polls)
     raise pending from last
 
 
-async def watch_order(poll: Callable[[], Awaitable[ShippingOrder]], interval: float) -> AsyncIterator[ShippingOrder]:
-    """Yield the order now, and again whenever its status has changed, until it is terminal."""
+async def watch_order(
+    poll: Callable[[float | None], Awaitable[ShippingOrder]], order_id: str, interval: float, deadline: float | None
+) -> AsyncIterator[ShippingOrder]:
+    """Yield the order now, and again whenever its status has changed, until it is terminal.
+
+    Raises:
+        DeadlineExceeded: The deadline passed first.
+    """
+    ends = None if deadline is None else anyio.current_time() + deadline
     seen = None
-    while True:
-        order = await poll()
-        if order.status != seen:
-            seen = order.status
-            yield order
-        if order.status.is_terminal:
-            return
-        await anyio.sleep(_jittered(interval))
+    last: PhygitalsError | None = None
+    polls = 0
+    while (left := None if ends is None else ends - anyio.current_time()) is None or left > 0:
+        polls += 1
+        try:
+            # A poll has the client's deadline, or what is left of this one.
+            order = await poll(left)
+        except PhygitalsError as error:
+            if not _may_pass(error):
+                raise
+            last = error
+        else:
+            last = None
+            if order.status != seen:
+                seen = order.status
+                yield order
+            if order.status.is_terminal:
+                return
+        pause = _pause(interval, last)
+        await anyio.sleep(pause if ends is None else max(0.0, min(pause, ends - anyio.current_time())))
+    msg = f"the order came to no end within {deadline:g} s; its status was last {seen}"
+    exceeded = DeadlineExceeded(msg)
+    exceeded.describe("watch_order", {"order_id": order_id}, polls)
+    raise exceeded from last
 
 
-def _jittered(pause: float) -> float:
-    """Spread polls that started together over a quarter of the pause either way."""
-    return pause * random.uniform(0.75, 1.25)  # noqa: S311 - no secret depends on it.
+def _may_pass(error: PhygitalsError) -> bool:
+    """Whether a later poll may well not meet the error; whatever the network does, time bounds the asking."""
+    return isinstance(error, TransportError | ServerError) or is_passing(error)
+
+
+def _pause(interval: float, last: PhygitalsError | None) -> float:
+    """Spread polls that started together over a quarter of the interval either way, and never ask before told to."""
+    jittered = interval * random.uniform(0.75, 1.25)  # noqa: S311 - no secret depends on it.
+    asked = last.retry_after if isinstance(last, StatusError) else None
+    return max(jittered, asked or 0.0)

@@ -5,23 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
-from urllib.parse import quote
-
-import msgspec
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote, unquote
 
 from phygitals_async import errors
 from phygitals_async.config import Settings
-from phygitals_async.converter import PhygitalsConverter
 from phygitals_async.errors import DecodeError, PhygitalsError, RedirectRefused, StatusError
 from phygitals_async.operations import Operation
 from phygitals_async.transport import Request, Response
+
+if TYPE_CHECKING:
+    from phygitals_async.converter import PhygitalsConverter
 
 T = TypeVar("T")
 
 _SNIPPET_CHARS: Final = 200
 # An error body longer than this is no API message; it is not worth parsing.
 _LONGEST_ERROR_BODY: Final = 64 * 1024
+
+# What a JSON string may write in the place of a character.
+_JSON_ESCAPE: Final = r"\\(?:u([0-9A-Fa-f]{4})|(.))"
 
 _FAMILIES: Final[Mapping[int, type[StatusError]]] = {
     401: errors.AuthenticationError,
@@ -50,8 +54,9 @@ def build_request(
         operation: What to ask.
         arguments: Checked: what `operation.check` returned.
     """
-    segments = {name: quote(arguments[name], safe="") for name in operation.path_arguments}
-    url = settings.root + operation.path.format_map(segments)
+    url = settings.root
+    for piece, name in operation.segments:
+        url += piece + quote(arguments[name], safe="") if name else piece
     if operation.query:
         url += _query(operation, arguments)
     if not operation.body:
@@ -103,6 +108,8 @@ def decode(settings: Settings, converter: PhygitalsConverter, operation: Operati
     except DecodeError as error:
         error.status = response.status
         error.snippet = _snippet(settings, response.body)
+        error.problems = tuple(_printable(settings, problem) for problem in error.problems)
+        error.readable = _readable(settings, operation, response.body)
         failure: PhygitalsError = error
     except StatusError as error:
         message, snippet = _printable(settings, error.message), _snippet(settings, response.body)
@@ -145,7 +152,12 @@ def _refusal(
         if refusal.matches(status, body):
             details = refusal.details(body, arguments) if refusal.details else {}
             shown = {k: _printable(settings, v) if isinstance(v, str) else v for k, v in details.items()}
-            return refusal.error(**{**about, **shown})
+            # A suggested address that holds the key is none.
+            safe = {k: v for k, v in shown.items() if not _shows_key(settings, repr(v))}
+            return refusal.error(**{**about, **safe})
+    if status == 401:
+        # A mistyped sandbox key is a production key.
+        about["text"] = f"401 {about['message']}; this client is set up for {settings.environment}"
     if 400 <= status < 500:
         return _FAMILIES.get(status, errors.BadRequest)(**about)
     return (errors.ServerError if 500 <= status < 600 else StatusError)(**about)
@@ -160,6 +172,9 @@ def _plain(body: bytes) -> Mapping[str, Any]:
     """Return an error body that is a JSON object, and nothing for any other."""
     if len(body) > _LONGEST_ERROR_BODY:
         return {}
+    # Imported late: it takes as long to load as half of this package, and answers alone need it.
+    import msgspec
+
     try:
         plain = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -182,5 +197,38 @@ def _snippet(settings: Settings, body: bytes) -> str:
 def _printable(settings: Settings, text: str, *, cut: int = 0) -> str:
     """Mask an echoed key, bound the length, and keep control characters out of logs and terminals."""
     masked = text.replace(settings.api_key, "***")
+    if _shows_key(settings, masked):
+        return "(not shown: it repeats the API key)"
     shown = masked[: max(0, min(len(masked) - cut, _SNIPPET_CHARS))]
     return "".join(c if c.isprintable() else " " for c in shown)
+
+
+def _shows_key(settings: Settings, text: str) -> bool:
+    """Whether the key can be read off a text, also where JSON, HTML or a URL writes some characters otherwise."""
+    # Imported late: its tables are slow to load.
+    from html import unescape
+
+    plain = re.sub(_JSON_ESCAPE, lambda found: chr(int(found[1], 16)) if found[1] else found[2], text)
+    return any(settings.api_key in form for form in (text, plain, unescape(text), unquote(text)))
+
+
+def _readable(settings: Settings, operation: Operation[Any], body: bytes) -> dict[str, Any]:
+    """Return what can be saved of an answer that is otherwise not what the API documents."""
+    if not operation.saves:
+        return {}
+    # More lenient than the decoder that refused it, and needed for nothing else.
+    import json
+
+    from phygitals_async.scalars import exact_number
+
+    try:
+        plain = json.loads(body.decode(errors="replace"), parse_float=exact_number)
+    except (ValueError, RecursionError):
+        return {}
+    found = {name: plain.get(name) for name in operation.saves} if isinstance(plain, dict) else {}
+    return {name: value for name, value in found.items() if _is_worth_saving(value, settings)}
+
+
+def _is_worth_saving(value: object, settings: Settings) -> bool:
+    is_scalar = isinstance(value, str | int | Decimal) and not isinstance(value, bool)
+    return is_scalar and value != "" and not _shows_key(settings, str(value))

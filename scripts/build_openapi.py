@@ -9,17 +9,23 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
 
 from phygitals_async import PhygitalsClient, models
+from phygitals_async.arguments import Argument
 from phygitals_async.operations import OPERATIONS, Effect, Operation
 from phygitals_async.version import version
 
 TARGET: Final = Path(__file__).parent.parent / "docs" / "openapi.json"
 _REF: Final = "#/components/schemas/{name}"
+# What a parameter that is left out counts as (API sheet, 2.1 and 2.3).
+_DEFAULTS: Final[dict[str, Any]] = {"platform": "mainnet", "limit": 20}
+# What stands in an example for the part of a text that varies.
+_FILLED: Final = {"{max_per_mint}": "10", "{...}": "…"}
 
 
 def document() -> dict[str, Any]:
@@ -32,8 +38,16 @@ def document() -> dict[str, Any]:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, answer)
     error = {
         "type": "object",
-        "description": "A readable sentence, and no code.",
-        "properties": {"error": {"type": "string"}},
+        "description": "A readable sentence, and no code. A refused address brings more.",
+        "properties": {
+            "error": {"type": "string", "description": "What is wrong."},
+            "details": {"type": "string", "description": "What is wrong with an address, in the validator's words."},
+            "suggested": {
+                "type": "object",
+                "description": "A corrected address, or parts of one, where the validator has any.",
+            },
+        },
+        "required": ["error"],
     }
     return {
         "openapi": "3.1.0",
@@ -69,7 +83,7 @@ def _operation(operation: Operation[Any], answer: dict[str, Any]) -> dict[str, A
         "parameters": [
             *({"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
               for name in operation.path_arguments),
-            *({"name": name, "in": "query", "required": False, "schema": argument.kind.schema}
+            *({"name": name, "in": "query", "required": False, "schema": _parameter(name, argument)}
               for name, argument in operation.query.items()),
         ],
         "responses": _responses(operation, answer),
@@ -86,6 +100,17 @@ def _operation(operation: Operation[Any], answer: dict[str, Any]) -> dict[str, A
     return {name: value for name, value in described.items() if value}
 
 
+def _parameter(name: str, argument: Argument) -> dict[str, Any]:
+    default = {"default": _DEFAULTS[name]} if name in _DEFAULTS else {}
+    return {**argument.kind.schema, **default}
+
+
+def _example(text: str) -> dict[str, str]:
+    for template, filled in _FILLED.items():
+        text = text.replace(template, filled)
+    return {"error": text}
+
+
 def _responses(operation: Operation[Any], answer: dict[str, Any]) -> dict[str, Any]:
     texts: dict[str, list[str]] = {"401": ["Invalid API key"]}
     for refusal in operation.refusals:
@@ -98,7 +123,7 @@ def _responses(operation: Operation[Any], answer: dict[str, Any]) -> dict[str, A
             "content": {
                 "application/json": {
                     "schema": schema,
-                    "examples": {f"refusal{n}": {"value": {"error": text}} for n, text in enumerate(said, 1)},
+                    "examples": {f"refusal{n}": {"value": _example(text)} for n, text in enumerate(said, 1)},
                 }
             },
         }
@@ -116,7 +141,12 @@ def _schema(schema: dict[str, Any], cls: type) -> dict[str, Any]:
     doc = inspect.getdoc(cls) or ""
     described = dict(_plain(schema), description=doc.partition("\n\nAttributes:")[0])
     texts = dict(re.findall(r"^    (\w+): (.*(?:\n        .*)*)", doc, re.MULTILINE))
+    hints = get_type_hints(cls)
     for name, field in described.get("properties", {}).items():
+        if datetime in (hints[name], *get_args(hints[name])):
+            for one in field.get("anyOf", [field]):
+                if one["type"] == "string":
+                    one["format"] = "date-time"
         if name in texts:
             field["description"] = re.sub(r"\s+", " ", texts[name])
     if not described.get("required", True):

@@ -53,6 +53,7 @@ class RawServer:
         listener: What accepts connections.
         received: The bytes of every request, in order of arrival.
         connections: How many connections were accepted.
+        writers: The server's side of each of them, in order.
     """
 
     def __init__(self, steps: Sequence[Step], *, whole_head: bool) -> None:
@@ -60,6 +61,7 @@ class RawServer:
         self.listener: asyncio.Server | None = None
         self.received: list[bytes] = []
         self.connections = 0
+        self.writers: list[asyncio.StreamWriter] = []
         self._steps = list(steps)
         self._whole_head = whole_head
         self._arrivals = asyncio.Semaphore(0)
@@ -91,6 +93,7 @@ class RawServer:
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection in a task of its own."""
         self.connections += 1
+        self.writers.append(writer)
         task = asyncio.create_task(self._converse(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import math
+import socket
 import ssl
 import tracemalloc
 import warnings
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import anyio
@@ -36,7 +39,7 @@ from phygitals_async import (
     TransportError,
     UserNotFound,
 )
-from phygitals_transports import AiohttpTransport
+from phygitals_transports import AiohttpTransport, GuardedConnector
 from phygitals_transports.aiohttp_server import serve
 from raw_server import RawServer, Step, answer, free_port, raw_server
 
@@ -767,7 +770,7 @@ async def test_failures_after_sending(name: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("reused", [False, True], ids=["new connection", "kept connection"])
 async def test_a_lost_request_is_sent_exactly_once(step: Step, method: str, reused: bool) -> None:
-    """One send is one request on the wire, even where aiohttp would try again unasked (trap 7)."""
+    """One send is one request on the wire, even where aiohttp would try again unasked."""
     warm = [answer(200, b"warm")] if reused else []
     async with raw_server(*warm, step) as server, opened() as transport:
         if reused:
@@ -776,6 +779,112 @@ async def test_a_lost_request_is_sent_exactly_once(step: Step, method: str, reus
         with pytest.raises(ConnectionLost):
             await transport.send(evolve(get(f"{server.url}/x"), method=method, body=body))
         assert [line for line in server.request_lines if b"/x" in line] == [f"{method} /x HTTP/1.1".encode()]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("stray", [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nSTRAY", b""], ids=["answer", "end"])
+async def test_what_waits_in_the_socket_is_no_answer_to_the_next_request(stray: bytes) -> None:
+    """An answer or an end that arrived while the event loop was busy spoils the connection, and not the request."""
+    async with raw_server(answer(200, b"first"), answer(200, b"second")) as server:
+        connector = GuardedConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session, opened(session) as transport:
+            assert (await transport.send(get(f"{server.url}/1"))).body == b"first"
+            if stray:
+                server.writers[-1].write(stray)
+            else:
+                server.writers[-1].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+            assert (await transport.send(get(f"{server.url}/2"))).body == b"second"
+        assert server.connections == 2
+
+
+@pytest.mark.asyncio
+async def test_a_given_session_of_another_loop_is_refused_before_anything_is_sent() -> None:
+    """aiohttp would write the request into the socket first, and fail then."""
+    async with raw_server(answer(200, b"first")) as server:
+        async with aiohttp.ClientSession() as session:
+            transport = AiohttpTransport(session)
+            await transport.send(get(f"{server.url}/1"))
+
+            def elsewhere() -> None:
+                with pytest.raises(ConfigurationError, match="belongs to another event loop"):
+                    asyncio.run(transport.send(get(f"{server.url}/2")))
+
+            await asyncio.to_thread(elsewhere)
+        assert len(server.received) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_given_sessions_middlewares_are_not_used() -> None:
+    """One that repeats requests would repeat purchases."""
+    called = 0
+
+    async def twice(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        nonlocal called
+        called += 1
+        await handler(request)
+        return await handler(request)
+
+    async with (
+        raw_server(answer(200, b"once")) as server,
+        aiohttp.ClientSession(middlewares=(twice,)) as session,
+        opened(session) as transport,
+    ):
+        assert (await transport.send(get(f"{server.url}/1"))).body == b"once"
+        assert (called, len(server.received)) == (0, 1)
+
+
+@pytest.mark.asyncio
+async def test_a_given_session_that_does_not_decompress_does_here() -> None:
+    """The body of an answer is what the server meant, whatever the session is set to."""
+    async with (
+        raw_server(answer(200, gzip.compress(INVENTORY), {"Content-Encoding": "gzip"})) as server,
+        aiohttp.ClientSession(auto_decompress=False) as session,
+        opened(session) as transport,
+    ):
+        assert (await transport.send(get(f"{server.url}/1"))).body == INVENTORY
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"max_body": 0}, "max_body"),
+        ({"max_body": "x"}, "max_body"),
+        ({"connect_timeout": -5}, "connect_timeout"),
+        ({"connect_timeout": math.nan}, "connect_timeout"),
+        ({"session": aiohttp.ClientSession}, "session must be"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], text: str) -> None:
+    """At once, and not at the first call."""
+    with pytest.raises(ConfigurationError, match=text):
+        AiohttpTransport(**settings)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "step",
+    [Step(), Step(then="reset"), Step(b"garbage\r\n\r\n"), answer(302, b""), Step(then="hang")],
+    ids=["closes", "resets", "garbles", "redirects", "stalls"],
+)
+async def test_a_proxy_that_makes_no_tunnel_has_sent_nothing(monkeypatch: pytest.MonkeyPatch, step: Step) -> None:
+    """Whatever a proxy does to CONNECT, the request itself has not left."""
+    async with raw_server(step) as proxy, opened(trust_env=True, connect_timeout=0.3) as transport:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with pytest.raises(ConnectError) as caught:
+            await transport.send(get("https://partner.invalid/x"))
+        assert caught.value.sent is Sent.NEVER
+        assert KEY.encode() not in b"".join(proxy.received)
+        assert caught.value.__context__ is None
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("host", ["api..example.com", "a" * 64 + ".example.com", "xn--a", "999.999.999.999"])
+async def test_a_host_name_that_is_none_is_a_failure_to_connect(host: str) -> None:
+    """It is this library's error, and says that nothing was sent."""
+    async with opened() as transport:
+        with pytest.raises(ConnectError) as caught:
+            await transport.send(get(f"https://{host}/x"))
+        assert caught.value.sent is Sent.NEVER
 
 
 @pytest.mark.asyncio
@@ -813,7 +922,7 @@ async def test_what_was_sent_is_never_called_unsent() -> None:
     ids=["EOF", "gzip and EOF", "gzip of its announced length", "empty"],
 )
 async def test_cuts_that_http_cannot_tell(step: Step) -> None:
-    """A cut that looks like a whole body on the HTTP level is never taken for an inventory (trap 10)."""
+    """A cut that looks like a whole body on the HTTP level is never taken for an inventory."""
     async with (
         raw_server(step) as server,
         PhygitalsClient(AiohttpTransport(), api_key=KEY, base_url=server.url) as api,
@@ -893,7 +1002,7 @@ async def test_a_given_sessions_timeout_is_not_a_second_deadline() -> None:
 @pytest.mark.asyncio
 async def test_waiting_for_a_free_connection_is_not_connecting() -> None:
     """A call that waits because a given session's connections are busy does not run into the connect timeout
-    (trap 8).
+    .
     """
     gate = asyncio.Event()
     async with (

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import anyio
+import cattrs
 import pytest
 
 import phygitals_async
@@ -27,6 +28,7 @@ from phygitals_async import (
     UserNotFound,
     build_converter,
 )
+from phygitals_async.config import ApiKey
 from phygitals_transports import AiohttpTransport, MemoryTransport
 
 KEY = "sandbox-5ecret"
@@ -290,6 +292,54 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         Recording(), api_key="other", environment=Environment.PRODUCTION, base_url="https://proxy.example"
     )
     assert repr(given) == "<PhygitalsClient production at https://proxy.example/api/v1>"
+
+
+class _Half:
+    async def send(self, request: Request) -> Response:
+        return Response(200, {}, b"")
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ({"retry": 3}, "retry must be a RetryPolicy, not int"),
+        ({"retry": 0}, "retry must be a RetryPolicy, not int"),
+        ({"converter": cattrs.Converter()}, "converter must come from build_converter"),
+        ({"observer": _Half()}, "the observer's started must be a plain method"),
+        ({"transport": MemoryTransport}, "not the class MemoryTransport"),
+        ({"transport": _Half()}, "transport must be a Transport, not _Half"),
+        ({"environment": ""}, "must be 'production' or 'sandbox'"),
+        ({"base_url": "https://gateway.example/api/v1"}, "must not end with /api/v1"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_refused_at_once(setting: dict[str, Any], text: str) -> None:
+    """And not by the first call, which may have moved money by then."""
+    with pytest.raises(ConfigurationError, match=text):
+        PhygitalsClient(**{"transport": MemoryTransport(Sandbox()), "api_key": KEY, **setting})
+
+
+class _SecretText(str):
+    def __str__(self) -> str:
+        return "***"
+
+
+def test_a_key_is_taken_as_the_text_it_is() -> None:
+    """Whatever a subclass of str, such as a member of an enum, shows of itself."""
+    api = PhygitalsClient(MemoryTransport(Sandbox()), api_key=_SecretText(KEY))
+    assert "sandbox at" in repr(api)
+
+
+def test_a_part_of_a_key_is_as_hidden_as_the_whole() -> None:
+    """Traceback printers shorten long strings before they print them."""
+    assert repr(ApiKey("sandbox-5ecret")[:10]) == "'***'"
+
+
+@pytest.mark.anyio
+async def test_a_refused_key_says_where_it_was_refused() -> None:
+    """A mistyped sandbox key looks like one of production."""
+    api = PhygitalsClient(MemoryTransport(lambda _: Response(401, {}, b"{}")), api_key="sanbox-a")
+    with pytest.raises(AuthenticationError, match="set up for production"):
+        await api.list_packs()
 
 
 @pytest.mark.parametrize("wrong", ["sandbox-test", Sandbox()], ids=["key", "sandbox"])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import enum
 import json
 import typing
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any, NewType
+from typing import Any, Generic, NewType, TypeVar
 
 import attrs
 import pytest
+from attrs import frozen
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +28,7 @@ from phygitals_async import (
     ItemSource,
     Links,
     Metadata,
+    Pack,
     PhygitalsClient,
     PhygitalsConverter,
     Response,
@@ -960,3 +964,98 @@ def test_a_literal_is_one_of_its_values() -> None:
     assert [CONVERTER.loads(b'"a"', kind), CONVERTER.loads(b"1", kind)] == ["a", 1]
     with pytest.raises(DecodeError):
         CONVERTER.loads(b"true", kind)
+
+
+# How much is told of what is wrong
+
+
+def test_a_body_full_of_bad_items_is_described_up_to_a_bound() -> None:
+    """A hostile body of a few hundred kilobytes must not take a gigabyte to explain."""
+    body = b'{"user_id":"u","items":[' + b",".join([b"{}"] * 20_000) + b"]}"
+    with pytest.raises(DecodeError) as caught:
+        build_converter().loads(body, Inventory)
+    problems = caught.value.problems
+    assert len(problems) <= 10_001
+    assert problems[0] == "$.items[0].id: missing"
+    assert "more" in problems[-1]
+
+
+def test_so_many_bad_places_that_the_rest_is_not_looked_at() -> None:
+    """The list says so where it stops, and is complete up to there."""
+    body = b'{"user_id":7,"items":[' + b",".join([b"null"] * 5_001) + b"]}"
+    with pytest.raises(DecodeError) as caught:
+        build_converter().loads(body, Inventory)
+    assert "$.items: so many places are bad that the rest was not looked at" in caught.value.problems
+    assert "$.items[4999]: expected an object, got null" in caught.value.problems
+    assert "$.user_id: expected a string, got an integer" in caught.value.problems
+
+
+def test_each_number_out_of_range_is_named() -> None:
+    """A range is checked field by field: one that is exceeded hides no other."""
+    body = b'[{"id":"p","name":"n","enable":true,"in_stock":true,"max_per_mint":"x","mint_price":1e20,"ev":1e20}]'
+    with pytest.raises(DecodeError) as caught:
+        build_converter().loads(body, tuple[Pack, ...])
+    assert sorted(problem.partition(":")[0] for problem in caught.value.problems) == [
+        "$[0].ev",
+        "$[0].max_per_mint",
+        "$[0].mint_price",
+    ]
+
+
+def test_a_place_whose_name_looks_like_a_path_is_told_right() -> None:
+    """Names in the vendor's objects may be anything."""
+    with pytest.raises(DecodeError) as caught:
+        build_converter().loads(b'{"a @ $b": 1e999}', dict[str, float])
+    assert caught.value.problems == ("$['a @ $b']: the number is out of range",)
+
+
+class Usd(Decimal):
+    """A subclass of an application's."""
+
+
+class Moment(datetime):
+    """A subclass of an application's."""
+
+
+def test_subclasses_of_numbers_and_times_are_made() -> None:
+    """A field that asks for one gets one."""
+    converter = build_converter()
+    usd = converter.loads(b"8.50", Usd)
+    assert (type(usd), usd) == (Usd, Decimal("8.50"))
+    moment = converter.loads(b'"2026-04-18T19:05:14.000Z"', Moment)
+    assert (type(moment), moment) == (Moment, datetime(2026, 4, 18, 19, 5, 14, tzinfo=UTC))
+
+
+def test_a_hook_registered_by_predicate_serves_decimals_too() -> None:
+    """As on any cattrs converter; and one registered after the first use is used from then on."""
+    converter = build_converter()
+    assert converter.loads(b"8.5", Decimal) == Decimal("8.5")
+    converter.register_structure_hook_func(lambda cls: cls is Decimal, lambda _value, _cls: Decimal(7))
+    assert converter.loads(b"8.5", Decimal) == Decimal(7)
+    inventory = converter.loads(fixture_bytes("inventory.json"), Inventory)
+    assert inventory.items[0].buyback_price == Decimal(7)
+
+
+@pytest.mark.parametrize("cls", [deque[str], collections.OrderedDict[str, str], collections.Counter[str]])
+def test_collections_that_cattrs_would_make_of_anything_are_refused(cls: Any) -> None:
+    """Unasked, `deque` is made of a string, and `Counter` of a list."""
+    with pytest.raises(TypeError, match="register a structure hook"):
+        build_converter().loads(b'"5"', cls)
+
+
+T = TypeVar("T")
+
+
+@frozen
+class Box(Generic[T]):
+    """A generic class of an application's."""
+
+    value: T
+
+
+def test_generic_classes_are_structured() -> None:
+    """With the type that fills them, as strictly as any."""
+    converter = build_converter()
+    assert converter.loads(b'{"value":[1,2]}', Box[list[int]]) == Box([1, 2])
+    with pytest.raises(DecodeError):
+        converter.loads(b'{"value":["1"]}', Box[list[int]])

@@ -26,7 +26,7 @@ from phygitals_async import (
     Sent,
     fan_out_all,
 )
-from phygitals_async.deadline import within
+from phygitals_async.deadline import Deadlines
 from phygitals_transports import MemoryTransport
 
 TINY = 0.001
@@ -144,13 +144,13 @@ async def test_the_transports_own_error_is_not_taken_for_the_deadline(error: Exc
 
 @pytest.mark.anyio
 async def test_an_answer_in_time_is_returned() -> None:
-    """`within` hands the argument to the call, and its result back."""
+    """`Deadlines.within` hands the argument to the call, and its result back."""
 
     async def double(number: int) -> int:
         await anyio.lowlevel.checkpoint()
         return 2 * number
 
-    assert await within(60, double, 21) == 42
+    assert await Deadlines().within(60, double, 21) == 42
 
 
 @pytest.mark.anyio
@@ -299,3 +299,38 @@ def test_trio_as_a_guest_of_asyncio() -> None:
 
     asyncio.run(host())
     assert server.waiting == server.let_go
+
+
+@pytest.mark.asyncio
+async def test_one_timer_serves_awaits_of_every_length() -> None:
+    """Each ends at its own time, whatever order they came in, and none is cancelled twice."""
+    deadlines = Deadlines()
+    cancellations: list[str] = []
+
+    async def forever(name: str, clean_up: float) -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancellations.append(name)
+            # The timer rings for others meanwhile.
+            await asyncio.sleep(clean_up)
+            raise
+
+    async def bounded(name: str, seconds: float, clean_up: float) -> str:
+        try:
+            await deadlines.within(seconds, forever, name, clean_up)
+        except DeadlineExceeded:
+            return name
+        return "ended"
+
+    async def quick() -> str:
+        return await deadlines.within(3600, asyncio.sleep, 0, "quick")
+
+    names = await asyncio.gather(
+        bounded("second", 0.02, 0.0), bounded("first", 0.01, 0.05), bounded("third", 0.03, 0.0), quick()
+    )
+    assert list(names) == ["second", "first", "third", "quick"]
+    assert cancellations == ["first", "second", "third"]
+    assert not deadlines._watches
+    deadlines.stop()
+    assert deadlines._timer is None

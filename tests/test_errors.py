@@ -48,6 +48,7 @@ _VALUES: Final[dict[str, Any]] = {
     "problems": ("$.a: missing", "$.b: missing"),
     "session_id": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
     "details": "no such street",
+    "readable": {"session_id": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"},
     "suggestion": Destination(name="Jane Doe", line1="123 Main St", city="Austin", country="US"),
 }
 

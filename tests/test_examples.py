@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,16 @@ async def test_the_life_cycle_runs_over_http() -> None:
         )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "order of 2 cards with USPS: queued"
+
+
+def test_the_bulk_refresh_counts_everybody() -> None:
+    """What `make demo` runs finds each of its users once, knows the strangers, and loses nobody."""
+    command = [sys.executable, "-W", "error", str(EXAMPLE.parent / "refresh_inventories.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    facts = dict(re.findall(r"^(users \w+|items) +([0-9,]+) *$", done.stdout, re.MULTILINE))
+    assert (facts["users found"], facts["users unknown"], facts["users failed"]) == ("2,000", "25", "0")
+    assert "The ten most valuable cards" in done.stdout
 
 
 def test_the_life_cycle_is_one_short_file() -> None:

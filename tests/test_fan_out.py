@@ -37,6 +37,7 @@ from phygitals_async import (
     fan_out,
     fan_out_all,
 )
+from phygitals_async.fan_out import Signal
 from phygitals_transports import MemoryTransport
 
 NO_COUNT: list[Any] = [0, -1, True, 1.5, "3", None]
@@ -245,17 +246,211 @@ async def test_a_sync_generator_is_read_lazily_and_stays_open() -> None:
 
 
 @pytest.mark.anyio
-async def test_an_async_generator_is_read_lazily() -> None:
-    """An endless async generator is read as far as needed, and can be read on afterwards."""
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_an_async_generator_is_read_lazily_and_closed(leaves: bool) -> None:
+    """An async generator is read as far as needed, and its own scopes are left in the task that entered them."""
+    read: list[int] = []
+    closed_in: list[int] = []
 
     async def numbers() -> AsyncIterator[int]:
-        for number in itertools.count():
-            yield number
+        with anyio.CancelScope():
+            opened_in = anyio.get_current_task().id
+            try:
+                for number in range(10**6 if leaves else 20):
+                    read.append(number)
+                    yield number
+            finally:
+                assert anyio.get_current_task().id == opened_in
+                closed_in.append(opened_in)
 
-    async with aclosing(cast("Any", numbers())) as keys:
-        async with fan_out(Lookups(), cast("AsyncIterator[int]", keys), limit=2) as outcomes:
-            assert (await anext(outcomes)).key == 0
-        assert await anext(keys) < 6
+    async with fan_out(Lookups(steps=3), numbers(), limit=4) as outcomes:
+        if leaves:
+            assert (await anext(outcomes)).key < 4
+        else:
+            assert sorted([outcome.key async for outcome in outcomes]) == list(range(20))
+    assert len(closed_in) == 1
+    assert not leaves or len(read) < 10
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("limit", [1, 4, 16])
+async def test_one_run_feeds_another(limit: int) -> None:
+    """An async generator that holds a bulk run open can be the source of the next."""
+
+    async def values() -> AsyncIterator[str]:
+        async with fan_out(Lookups(steps=1), range(50), limit=limit) as outcomes:
+            async for outcome in outcomes:
+                assert isinstance(outcome, Found)
+                yield outcome.value
+
+    async def measure(value: str) -> int:
+        await anyio.lowlevel.checkpoint()
+        return len(value)
+
+    async with fan_out(measure, values(), limit=limit) as outcomes:
+        found = [outcome.key async for outcome in outcomes]
+    assert sorted(found) == sorted(f"value {number}" for number in range(50))
+
+
+@pytest.mark.anyio
+async def test_skipping_many_repeated_keys_lets_others_run() -> None:
+    """An endless iterable that has nothing new does not block the event loop."""
+    async with fan_out(Lookups(), itertools.cycle([1, 2]), limit=2, distinct=True) as outcomes:
+        assert {(await anext(outcomes)).key, (await anext(outcomes)).key} == {1, 2}
+        with anyio.move_on_after(0.01) as scope:
+            await anext(outcomes)
+        assert scope.cancelled_caught
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("ends", [StopIteration, StopAsyncIteration])
+async def test_a_source_that_raises_the_wrong_end_is_no_end(ends: type[Exception]) -> None:
+    """An exception that would end the consumer's loop in silence comes out as a failure."""
+
+    class Source:
+        def __iter__(self) -> Source:
+            return self
+
+        def __next__(self) -> int:
+            raise StopAsyncIteration
+
+        def __aiter__(self) -> Source:
+            return self
+
+        async def __anext__(self) -> int:
+            raise StopIteration
+
+    class Plain:
+        def __iter__(self) -> Iterator[int]:
+            return cast("Iterator[int]", Source())
+
+    source: Any = Source() if ends is StopIteration else Plain()
+    with pytest.raises(RuntimeError) as caught:  # noqa: PT012
+        async with fan_out(Lookups(), source, limit=2) as outcomes:
+            async for _ in outcomes:
+                pass
+    # Python itself makes a RuntimeError of a StopIteration in a coroutine.
+    assert isinstance(caught.value.__cause__, ends | RuntimeError)
+
+
+@pytest.mark.anyio
+async def test_a_shielded_consumer_of_a_broken_run_is_not_stuck() -> None:
+    """A bug in a lookup reaches a consumer that no cancellation reaches."""
+
+    async def fetch(key: int) -> int:
+        await anyio.lowlevel.checkpoint()
+        if key == 3:
+            raise KeyError(key)
+        return key
+
+    with anyio.fail_after(10), pytest.raises(KeyError):  # noqa: PT012
+        async with fan_out(fetch, range(10), limit=2) as outcomes:
+            with anyio.CancelScope(shield=True):
+                async for _ in outcomes:
+                    pass
+
+
+@pytest.mark.anyio
+async def test_a_timeout_around_a_shielded_consumer_is_a_timeout() -> None:
+    """The cancellation that ended the run is what comes out of it."""
+
+    async def fetch(key: int) -> int:
+        await anyio.sleep(0 if key < 3 else 3600)
+        return key
+
+    with anyio.move_on_after(0.01) as scope:
+        async with fan_out(fetch, range(10), limit=2) as outcomes:
+            with anyio.CancelScope(shield=True):
+                async for _ in outcomes:
+                    pass
+    assert scope.cancelled_caught
+
+
+@pytest.mark.anyio
+async def test_a_consumer_outside_does_not_take_a_run_cut_short_for_complete() -> None:
+    """Who goes on iterating a run that was left gets an error, not an end."""
+    ends: list[BaseException | None] = []
+
+    async def consume(outcomes: FanOut[int, str], first: anyio.Event) -> None:
+        try:
+            async for _ in outcomes:
+                first.set()
+                await anyio.lowlevel.checkpoint()
+        except RuntimeError as error:
+            ends.append(error)
+        else:
+            ends.append(None)
+
+    async with anyio.create_task_group() as group:
+        first = anyio.Event()
+        async with fan_out(Lookups(steps=2), itertools.count(), limit=2) as outcomes:
+            group.start_soon(consume, outcomes, first)
+            await first.wait()
+    (error,) = ends
+    assert "left before all of its keys" in str(error)
+
+
+@pytest.mark.asyncio
+async def test_a_cancellation_while_leaving_on_an_exception_is_delivered() -> None:
+    """`task.cancel()` that comes while lookups are being ended is not lost, though another exception comes out."""
+    under_way = asyncio.Event()
+
+    async def fetch(key: int) -> int:
+        under_way.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await asyncio.sleep(0.02)
+        return key
+
+    seen: list[str] = []
+
+    async def body() -> None:
+        try:
+            async with fan_out(fetch, range(3), limit=2):
+                await under_way.wait()
+                asyncio.get_running_loop().call_later(0.005, task.cancel)
+                raise KeyError("body")
+        except KeyError:
+            seen.append("body's own")
+        await asyncio.sleep(0)
+        seen.append("went on")
+
+    task = asyncio.ensure_future(body())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert seen == ["body's own"]
+
+
+@pytest.mark.anyio
+async def test_only_as_many_wake_as_there_is_room_for() -> None:
+    """A slow consumer's every step wakes one waiting lookup, not all of them."""
+    steps = 0
+
+    class Counting(Signal):
+        async def wait(self) -> None:
+            nonlocal steps
+            await super().wait()
+            steps += 1
+
+    run: FanOut[int, str] = fan_out(Lookups(), range(400), limit=50)
+    run._room = Counting()
+    async with run as outcomes:
+        async for _ in outcomes:
+            await settle()
+    assert steps <= 2 * 400
+
+
+@pytest.mark.anyio
+async def test_a_failure_that_is_kept_keeps_no_frames() -> None:
+    """Ten thousand kept failures must not hold ten thousand stacks, nor what stood in their variables."""
+
+    async def fetch(_: int) -> int:
+        raise UserNotFound(status=404)
+
+    batch = await fan_out_all(fetch, range(3))
+    assert [outcome.error.__traceback__ for outcome in batch.failed] == [None] * 3
 
 
 @pytest.mark.anyio

@@ -6,12 +6,14 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from attrs import define
 
-from faults.cells import CALLS, GOOD_BODIES, GOOD_RESULTS, left_over, open_sockets
+from faults.cells import CALLS, GOOD_BODIES, GOOD_RESULTS, footprint, left_over
 from faults.server import GOOD, FaultServer, Peer, Received, Script, fault_server, http
 from phygitals_async import (
     AuthenticationError,
@@ -20,6 +22,7 @@ from phygitals_async import (
     DeadlineExceeded,
     Failed,
     Found,
+    InvalidArgumentError,
     Inventory,
     NotAttempted,
     PhygitalsClient,
@@ -29,6 +32,7 @@ from phygitals_async import (
     RetryPolicy,
     ServerError,
     UserNotFound,
+    fan_out,
 )
 from phygitals_async.operations import OPERATIONS
 from phygitals_transports import AiohttpTransport, MemoryTransport
@@ -137,66 +141,75 @@ async def test_a_refused_key_midway_ends_the_asking_but_loses_no_outcome(at: int
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("backwards", [False, True])
-async def test_cancelled_after_any_number_of_steps(backwards: bool) -> None:
-    """Wherever a run is cancelled, it ends, nothing of it goes on, and the next run is complete."""
-    ended_by_itself = False
+@pytest.mark.parametrize("rounds", [2, 5])
+async def test_cancelled_after_any_number_of_steps(rounds: int) -> None:
+    """Wherever a run is cancelled, it ends, nothing of it goes on, nothing comes of it, and the next is complete."""
     for steps in range(400):
-        api = Api(rounds=2)
+        api = Api(rounds=rounds)
         finished: list[Batch[str, Inventory]] = []
 
         async def run(api: Api, finished: list[Batch[str, Inventory]]) -> None:
             finished.append(await api.client.get_inventories(_ids(6), limit=3))
 
+        was_over = False
         async with anyio.create_task_group() as group:
-            if backwards:
-                api.rounds = 5
             group.start_soon(run, api, finished)
             for _ in range(steps):
                 await anyio.lowlevel.checkpoint()
+            was_over = bool(finished)
             group.cancel_scope.cancel()
         assert api.in_flight == 0
         asked = api.asked.total()
         await _settle()
         assert api.asked.total() == asked, f"requests went on after being cancelled at step {steps}"
-        if finished:
-            ended_by_itself = True
-            break
+        # A run that was only about to return is complete.
+        assert all(len(batch.found) == 6 for batch in finished), f"a part was returned after step {steps}"
+        if was_over:
+            return
         again = await api.client.get_inventories(_ids(6), limit=3)
         assert len(again.found) == 6, f"a run after one cancelled at step {steps}"
-    assert ended_by_itself
+    pytest.fail("no run came to its end")
 
 
-async def _count_of_steps(operation: str) -> None:
+async def _cancel_after(steps: int, task: asyncio.Task[Any]) -> bool:
+    """Cancel a task after some turns of the loop, and say whether it was over before. Nothing but that may end it."""
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if task.done():
+        return True
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled(), f"{task} swallowed the cancellation after {steps} turns"
+    return False
+
+
+async def _cancel_at_every_turn(operation: str, *, warm: bool) -> None:
     """Cancel one call over sockets after each possible number of turns of the loop."""
     async with fault_server(GOOD_BODIES[operation]) as server:
-        api = PhygitalsClient(AiohttpTransport(), api_key=_KEY, base_url=server.url, retry=_ONCE)
-        completed = 0
-        for steps in range(60):
-            await server.turn(GOOD)
-            task = asyncio.ensure_future(CALLS[operation](api, None))
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            task.cancel()
-            try:
-                assert await task == GOOD_RESULTS[operation]
-                completed += 1
-            except asyncio.CancelledError:
-                pass
-            assert len(server.performed) <= 1
-            assert await CALLS[operation](api, None) == GOOD_RESULTS[operation], steps
-            if completed > 2:
-                break
-        await api.aclose()
+        for steps in range(400):
+            async with PhygitalsClient(AiohttpTransport(), api_key=_KEY, base_url=server.url, retry=_ONCE) as api:
+                if warm:
+                    assert await CALLS[operation](api, None) == GOOD_RESULTS[operation]
+                await server.turn(GOOD)
+                task = asyncio.ensure_future(CALLS[operation](api, None))
+                was_over = await _cancel_after(steps, task)
+                assert len(server.performed) <= 1
+                assert api._engine.admission.in_flight == 0
+                assert await CALLS[operation](api, None) == GOOD_RESULTS[operation], steps
+                if was_over:
+                    assert await task == GOOD_RESULTS[operation]
+                    return
+    pytest.fail("no call came to its end")
 
 
 @pytest.mark.asyncio
-async def test_each_call_cancelled_after_any_number_of_turns() -> None:
-    """Wherever a call is cancelled, only its result or the cancellation comes out, and the client stays good."""
-    before = open_sockets()
+@pytest.mark.parametrize("warm", [False, True])
+async def test_each_call_cancelled_after_any_number_of_turns(warm: bool) -> None:
+    """Wherever a call is cancelled, it ends as cancelled, and the client stays good."""
+    before = footprint()
     async with asyncio.TaskGroup() as group:
         for operation in OPERATIONS:
-            group.create_task(_count_of_steps(operation.name))
+            group.create_task(_cancel_at_every_turn(operation.name, warm=warm))
     assert not await left_over(before)
 
 
@@ -371,39 +384,59 @@ async def test_an_id_that_is_none_fails_alone(bad: object) -> None:
     keys: list[object] = ["u0", bad, "u1"]
     async with api.client.stream_inventories(keys, limit=2) as outcomes:  # type: ignore[arg-type]
         results = [outcome async for outcome in outcomes]
-    assert len([outcome for outcome in results if isinstance(outcome, Found)]) == 2
+    assert sorted(outcome.key for outcome in results if isinstance(outcome, Found)) == ["u0", "u1"]
+    (failed,) = [outcome for outcome in results if isinstance(outcome, Failed)]
+    assert failed.key == bad
+    assert isinstance(failed.error, InvalidArgumentError)
     assert set(api.asked) == {"u0", "u1"}
 
 
+@define
+class Census:
+    """How many values are alive, and were at most."""
+
+    alive: int = 0
+    most: int = 0
+
+
+class Counted:
+    """A value that is counted as long as it lives."""
+
+    __slots__ = ("census", "number")
+
+    def __init__(self, census: Census, number: int) -> None:
+        self.census, self.number = census, number
+        census.alive += 1
+        census.most = max(census.most, census.alive)
+
+    def __del__(self) -> None:
+        self.census.alive -= 1
+
+
 @pytest.mark.asyncio
-async def test_a_hundred_thousand() -> None:
-    """A hundred thousand ids give as many outcomes, none lost, none twice, in bounded memory."""
-    transport = _Forgetful()
-    client = PhygitalsClient(transport, api_key=_KEY, base_url="http://127.0.0.1:9", retry=_ONCE)
-    seen = bytearray(100_000)
-    failed = 0
-    async with client.stream_inventories((f"u{n}" for n in range(100_000)), limit=64) as outcomes:
+async def test_a_million() -> None:
+    """A million ids give as many outcomes, none lost, none twice, and at most `limit` of them wait at once."""
+    count, limit, census = 1_000_000, 64, Census()
+    seen, failed = bytearray(count), 0
+
+    async def fetch(number: int) -> Counted:
+        if number % 1000 == 77:
+            raise UserNotFound
+        return Counted(census, number)
+
+    async with fan_out(fetch, range(count), limit=limit) as outcomes:
         async for outcome in outcomes:
-            seen[int(outcome.key[1:])] += 1
-            failed += isinstance(outcome, Failed)
-        assert outcomes.progress.done == 100_000
+            seen[outcome.key] += 1
+            if isinstance(outcome, Failed):
+                failed += 1
+            else:
+                assert outcome.value.number == outcome.key
+        assert outcomes.progress.done == count
         assert outcomes.progress.in_flight == 0
-    assert seen == bytearray(b"\x01") * 100_000
-    assert failed == 1000
-    await client.aclose()
-
-
-class _Forgetful(MemoryTransport):
-    """A MemoryTransport that does not keep what was sent."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda request: _UNKNOWN_USER if _user(request).endswith("77") else _empty(request))
-
-    async def send(self, request: Request) -> Response:
-        """Answer, and forget."""
-        response = await super().send(request)
-        self.sent.clear()
-        return response
+    assert seen == bytearray(b"\x01") * count
+    assert failed == count // 1000
+    # Besides those that wait, the consumer holds one.
+    assert census.most <= limit + 1
 
 
 @pytest.mark.anyio
@@ -472,7 +505,7 @@ async def _run_over(server: FaultServer, count: int, limit: int) -> Batch[str, I
 @pytest.mark.asyncio
 async def test_faults_among_many_over_sockets() -> None:
     """Connections that break under a third of the lookups spoil no other lookup, and leave nothing behind."""
-    before = open_sockets()
+    before = footprint()
     async with fault_server(b"") as server:
         await server.turn(Script(on_request=_fail_every_third))
         batch = await _run_over(server, 270, 32)
@@ -485,14 +518,15 @@ async def test_faults_among_many_over_sockets() -> None:
 
 @pytest.mark.asyncio
 async def test_a_run_over_sockets_cancelled_after_any_number_of_turns() -> None:
-    """Wherever a run over real connections is cancelled, no task and no socket is left of it."""
-    before = open_sockets()
+    """Wherever a run over real connections is cancelled, it ends as cancelled, without a task or a socket left."""
+    before = footprint()
     async with fault_server(b"") as server:
         await server.turn(Script(on_request=_fail_every_third))
-        for turns in range(0, 60, 3):
-            task = asyncio.ensure_future(_run_over(server, 20, 6))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait([task])
+        for turns in range(1000):
+            task = asyncio.ensure_future(_run_over(server, 12, 4))
+            if await _cancel_after(turns, task):
+                assert [outcome.key for outcome in await task] == _ids(12)
+                break
+        else:
+            pytest.fail("no run came to its end")
     assert not await left_over(before)

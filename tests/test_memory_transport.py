@@ -125,7 +125,7 @@ async def test_transports_wrap_transports() -> None:
 
 def test_package_names() -> None:
     """The package gives and lists its transports, and no other name."""
-    names = ["AiohttpTransport", "MemoryTransport"]
+    names = ["AiohttpTransport", "GuardedConnector", "MemoryTransport"]
     assert sorted(phygitals_transports.__all__) == names
     assert dir(phygitals_transports) == names
     for name in names:

@@ -7,7 +7,7 @@ import inspect
 import json
 import pickle
 from datetime import UTC, datetime, timedelta, timezone
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 import attrs
@@ -401,3 +401,43 @@ def test_a_suggested_address_is_laid_over_the_given_one() -> None:
         "country": "US",
     }
     assert DESTINATION.merged({}) == DESTINATION
+
+
+NOW = datetime(2026, 4, 18, 19, 5, 14, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("own", "link", "expected"), [("own", "link", "own"), (None, "link", "link"), ("", None, None), (None, None, None)]
+)
+def test_pictures_come_from_the_links_where_the_metadata_has_none(
+    own: str | None, link: str | None, expected: str | None
+) -> None:
+    """For items of an inventory and of a purchase alike."""
+    content = Content(Metadata("Juan Soto", own or "", own), Links(link, link))
+    purchased = PurchasedItem(id="a", buyback_price=Decimal(1), content=content)
+    owned = Item(
+        id="a", claw_id="p", buyback_price=Decimal(1), purchased_at=NOW, buyback_expires_at=None, content=content
+    )
+    for item in (purchased, owned):
+        assert item.image == (expected or "")
+        assert item.back_image == expected
+    bare = PurchasedItem(id="a", buyback_price=Decimal(1), content=Content(Metadata("Juan Soto", "")))
+    assert (bare.image, bare.back_image) == ("", None)
+
+
+def test_the_total_is_exact_in_every_context() -> None:
+    """Whatever precision the application's arithmetic has been given."""
+    prices = [Decimal("123456.78"), Decimal("0.1234567890123456789012345678901234")]
+    items = tuple(
+        Item(
+            id=str(price),
+            claw_id="p",
+            buyback_price=price,
+            purchased_at=NOW,
+            buyback_expires_at=None,
+            content=Content(Metadata("x", "")),
+        )
+        for price in prices
+    )
+    with localcontext(prec=6):
+        assert str(Inventory("u", items).total_buyback) == "123456.9034567890123456789012345678901234"

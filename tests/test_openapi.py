@@ -124,7 +124,75 @@ def test_it_has_every_refusal() -> None:
         for status, said in texts.items():
             assert responses[status]["description"] == "; ".join(said)
             (content,) = responses[status]["content"].values()
-            assert [example["value"] for example in content["examples"].values()] == [{"error": text} for text in said]
+            examples = [example["value"]["error"] for example in content["examples"].values()]
+            for example, text in zip(examples, said, strict=True):
+                fixed, template, _ = text.partition("{")
+                assert example.startswith(fixed)
+                assert (example == text) == (not template)
+
+
+def test_no_example_shows_a_template() -> None:
+    """What varies in a text is filled in."""
+    texts = {
+        example["value"]["error"]
+        for one in operations().values()
+        for response in one["responses"].values()
+        for example in response["content"]["application/json"].get("examples", {}).values()
+    }
+    assert {"Amount must be less than or equal to 10", "Failed to fetch shippi…"} < texts
+    assert [text for text in texts if set(text) & set("{}")] == []
+
+
+def test_the_documented_500s_are_declared() -> None:
+    """Each that the API sheet has, and no other."""
+    said = {
+        name: one["responses"]["500"]["description"] for name, one in operations().items() if "500" in one["responses"]
+    }
+    assert said == {
+        "list_recent_pulls": "An unexpected error occurred",
+        "start_purchase": "Error during transaction",
+        "get_inventory": "An unexpected error occurred",
+        "sell_back": "An unexpected error occurred",
+        "quote_shipping": "Failed to fetch shippi{...}",
+        "request_shipping": "Failed to create shipping request",
+        "get_shipping_order": "An unexpected error occurred",
+    }
+
+
+def test_a_refusal_has_a_sentence_and_may_have_more() -> None:
+    """`error` is in every refusal; the two further fields are those of a refused address."""
+    error = load()["components"]["schemas"]["Error"]
+    assert error["required"] == ["error"]
+    assert {name: field["type"] for name, field in error["properties"].items()} == {
+        "error": "string", "details": "string", "suggested": "object",
+    }  # fmt: skip
+
+
+def test_times_say_that_they_are_times() -> None:
+    """Each moment has the format date-time, and nothing else has."""
+    found = {
+        (name, field)
+        for name, schema in load()["components"]["schemas"].items()
+        for field, one in schema.get("properties", {}).items()
+        for kind in one.get("anyOf", [one])
+        if kind.get("format") == "date-time"
+    }
+    assert found == {
+        ("Item", "purchased_at"), ("Item", "buyback_expires_at"), ("Pack", "ev_updated_at"), ("Pull", "created_at"),
+        ("ShippingOrder", "created_at"), ("ShippingOrder", "shipped_at"), ("ShippingOrder", "delivered_at"),
+        ("ShippingQuotes", "expires_at"),
+    }  # fmt: skip
+
+
+def test_defaults_are_those_of_the_documents() -> None:
+    """A parameter that may be left out says what it counts as then, where the documents do."""
+    defaults = {
+        (name, parameter["name"]): parameter["schema"]["default"]
+        for name, one in operations().items()
+        for parameter in one.get("parameters", [])
+        if "default" in parameter["schema"]
+    }
+    assert defaults == {("list_packs", "platform"): "mainnet", ("list_recent_pulls", "limit"): 20}
 
 
 def test_the_key_is_required_in_its_header() -> None:

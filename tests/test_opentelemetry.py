@@ -190,7 +190,9 @@ async def test_concurrent_calls_have_spans_of_their_own(traces: Traces) -> None:
             group.start_soon(api.get_inventory, "user_traced")
     assert len({span.context.span_id for span in traces.spans if span.context}) == 50
     assert sum(attributes(span)["http.request.resend_count"] for span in traces.spans) == 2
-    observer = api._engine.observer
+    hooks = api._engine.hooks
+    assert hooks is not None
+    observer = hooks._observer
     assert isinstance(observer, OpenTelemetryObserver)
     assert not observer._spans
     observer.progressed(Progress())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -661,3 +661,71 @@ async def test_a_pace_holds_on_both_event_loops() -> None:
         for _ in range(30):
             group.start_soon(api.get_inventory, "u")
     assert asked[-1] - asked[1] >= 0.15
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_pause_longer_than_the_deadline_does_not_burn_the_keys(outside: bool, is_async: bool) -> None:
+    """A bulk run starts no lookup during a pause, its own or another call's, once it has met it."""
+    sandbox = Sandbox()
+    users = [f"u{n}" for n in range(100)]
+    for user_id in users:
+        sandbox.add_user(user_id)
+    requests = 0
+
+    def handler(request: Request) -> Response:
+        nonlocal requests
+        requests += 1
+        refused = requests == 1 if outside else requests == 10
+        return Response(429, {"retry-after": "8"}, b"{}") if refused else sandbox(request)
+
+    async def ids() -> AsyncIterator[str]:
+        for user_id in users:
+            yield user_id
+
+    async def main() -> tuple[int, int]:
+        api = PhygitalsClient(MemoryTransport(handler), api_key="sandbox-test")
+        if outside:
+            with pytest.raises(PhygitalsError):
+                await api.list_packs(deadline=1.0)
+        async with api.stream_inventories(ids() if is_async else users, limit=4, deadline=5.0) as outcomes:
+            failed = [outcome async for outcome in outcomes if isinstance(outcome, Failed)]
+        return len(failed), outcomes.progress.found
+
+    failed, found = simulate(main)
+    # Those that meet the pause run out of time: as many as may be under way.
+    assert failed <= 4
+    assert failed + found == 100
+
+
+def test_a_pause_that_is_too_long_is_not_sat_out() -> None:
+    """A server that wants nobody for an hour fails a bulk run soon, rather than a few ids at a time all day."""
+    transport = MemoryTransport(lambda _: Response(429, {"retry-after": "3600"}, b"{}"))
+
+    async def main() -> tuple[int, float]:
+        api = PhygitalsClient(transport, api_key="sandbox-test", deadline=5.0)
+        batch = await api.get_inventories([f"u{n}" for n in range(1000)])
+        return len(batch.failed), trio.current_time()
+
+    start = trio.testing.MockClock().current_time()
+    failed, end = simulate(main)
+    assert failed == 1000
+    assert end - start < 100
+
+
+def test_the_rate_recovers_soon_from_a_time_in_which_nothing_was_accepted() -> None:
+    """An outage of pure 429s tells nothing of the rate that the server bears afterwards."""
+    pacer = Pacer()
+    now = 0.0
+    for _ in range(100):
+        pacer.accepted(now)
+        now += 0.01
+    for _ in range(8):
+        now = pacer.due(now)
+        pacer.throttled(now, now, None)
+        now += 0.01
+    assert pacer.rate is not None
+    before = pacer.rate
+    for _ in range(100):
+        pacer.accepted(now)
+    assert pacer.rate > before + 50

@@ -144,3 +144,8 @@ def test_the_search_for_imports_finds_imports() -> None:
     source = "import a.b\nclass C:\n    def f(self):\n        if 1:\n            from d.e import g\n"
     assert list(_imports(ast.parse(source))) == [("a", ""), ("d", "C.f")]
     assert ("config.py", "") in _importers("attrs")
+
+
+def test_dir_lists_what_is_imported_late_too() -> None:
+    """Completion in an editor or a shell finds every public name."""
+    assert set(phygitals_async.__all__) <= set(dir(phygitals_async))

@@ -32,6 +32,13 @@ BODY: Final = """
         with pytest.raises(UserNotFound):
             await phygitals_client.get_inventory("user")
 
+    async def test_what_was_sent(phygitals_transport, phygitals_client):
+        assert phygitals_transport.sent == []
+        with pytest.raises(UserNotFound):
+            await phygitals_client.get_inventory("user")
+        (request,) = phygitals_transport.sent
+        assert (request.method, request.url.rpartition("/")[2]) == ("GET", "user")
+
     async def test_closing_is_allowed(phygitals_client):
         async with phygitals_client as api:
             await api.list_packs()
@@ -57,7 +64,7 @@ def test_pytest_asyncio(pytester: pytest.Pytester, mode: str) -> None:
     """Both modes of pytest-asyncio."""
     mark = "pytestmark = pytest.mark.asyncio" if mode == "strict" else ""
     result = run(pytester, BODY.format(mark=mark), f"--asyncio-mode={mode}")
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=5)
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["beside pytest-asyncio", "without pytest-asyncio"])
@@ -74,7 +81,7 @@ def test_anyio(pytester: pytest.Pytester, *, alone: bool) -> None:
         result = pytester.runpytest_subprocess(*STRICT, "-p", "no:asyncio")
     else:
         result = run(pytester, BODY.format(mark=mark))
-    result.assert_outcomes(passed=8)
+    result.assert_outcomes(passed=10)
 
 
 def test_without_an_event_loop(pytester: pytest.Pytester) -> None:
@@ -128,6 +135,30 @@ def test_an_application_can_replace_the_sandbox(pytester: pytest.Pytester) -> No
     run(pytester, program).assert_outcomes(passed=1)
 
 
+def test_an_application_can_replace_the_transport(pytester: pytest.Pytester) -> None:
+    """A fixture of the same name is what the client then sends through, such as one that loses answers."""
+    program = """
+        from decimal import Decimal
+        import pytest
+        from phygitals_async import ConnectionLost, OutcomeUnknown
+        from phygitals_transports import MemoryTransport
+
+        @pytest.fixture
+        def phygitals_transport(phygitals_sandbox):
+            def lose_the_answer(request):
+                phygitals_sandbox(request)
+                raise ConnectionLost("the answer was lost")
+            return MemoryTransport(lose_the_answer)
+
+        @pytest.mark.asyncio
+        async def test_lost(phygitals_client, phygitals_sandbox):
+            item = phygitals_sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+            with pytest.raises(OutcomeUnknown):
+                await phygitals_client.sell_back(item.id)
+    """
+    run(pytester, program).assert_outcomes(passed=1)
+
+
 def test_no_configuration_is_needed_or_read(pytester: pytest.Pytester) -> None:
     """Whatever the environment holds, such as production's settings, the client is one of the sandbox."""
     program = """
@@ -159,7 +190,7 @@ def test_loading_it_by_name(pytester: pytest.Pytester, monkeypatch: pytest.Monke
         # Without a fixture of its own, anyio runs a test on every event loop it knows.
         outcomes = result.parseoutcomes()
         assert set(outcomes) == {"passed"}
-        assert outcomes["passed"] % 4 == 0
+        assert outcomes["passed"] % 5 == 0
 
 
 def test_it_can_be_switched_off(pytester: pytest.Pytester) -> None:
@@ -173,6 +204,7 @@ def test_fixtures_are_described(pytester: pytest.Pytester) -> None:
     """`pytest --fixtures` tells what they are."""
     result = run(pytester, "", "--fixtures")
     result.stdout.fnmatch_lines(["phygitals_sandbox*", "*sandbox of its own for each test*"])
+    result.stdout.fnmatch_lines(["phygitals_transport*", "*every request to `phygitals_sandbox`*"])
     result.stdout.fnmatch_lines(["phygitals_client*", "*client of `phygitals_sandbox`*"])
 
 

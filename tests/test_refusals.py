@@ -53,7 +53,7 @@ from phygitals_async import (
     build_converter,
 )
 from phygitals_async.operations import OPERATIONS
-from phygitals_async.sandbox.options import RateLimit, SandboxOptions
+from phygitals_async.sandbox import RateLimit, SandboxOptions
 from phygitals_transports import AiohttpTransport, MemoryTransport
 from phygitals_transports.aiohttp_server import serve
 from support import ONCE, fixture_json
@@ -422,17 +422,25 @@ async def test_a_purchase_answer_that_says_nothing_is_told(body: dict[str, Any])
     "body",
     [
         {"success": False, "amount": 0},
-        {"success": False, "amount": 98.5},
         {"success": False},
         {"success": False, "amount": None},
         {"success": False, "error": "No funds"},
     ],
 )
 async def test_a_sellback_that_says_it_did_not_succeed(body: dict[str, Any]) -> None:
-    """`success: false` is a refusal, known for sure, whatever else the answer holds or lacks."""
+    """`success: false` without money is a refusal, known for sure."""
     error = await _fails(CALLS[_SELL], 200, json.dumps(body).encode())
     assert type(error) is TransactionFailed
     assert (error.status, error.operation, error.arguments) == (200, "sell_back", {"item_id": "a"})
+
+
+@pytest.mark.anyio
+async def test_a_sellback_that_contradicts_itself_leaves_the_outcome_unknown() -> None:
+    """An answer that denies the sale and names what was paid is no refusal to rely on."""
+    error = await _fails(CALLS[_SELL], 200, b'{"success": false, "amount": 98.5}')
+    assert isinstance(error, OutcomeUnknown)
+    assert isinstance(error.__cause__, DecodeError)
+    assert error.readable == {"amount": Decimal("98.5")}
 
 
 @pytest.mark.anyio
@@ -738,6 +746,14 @@ async def _order_wiped(scene: Scene) -> None:
     await scene.api.get_shipping_order(order.order_id)
 
 
+def _breaking(play: Callable[[Scene], Awaitable[Any]]) -> Callable[[Scene], Awaitable[Any]]:
+    async def broken(scene: Scene) -> None:
+        scene.sandbox.options.server_errors = 1
+        await play(scene)
+
+    return broken
+
+
 async def _too_often(scene: Scene) -> None:
     scene.sandbox.options.rate_limit = RateLimit(per_second=0.001, burst=1)
     await scene.api.list_packs()
@@ -746,6 +762,7 @@ async def _too_often(scene: Scene) -> None:
 
 _STOCK, _AMOUNT = "Claw machine is out of stock", "Amount must be "
 _GONE, _FAILED, _COUNTRY = "Item not found", "Transaction failed", "Country not supported"
+_BROKEN = "An unexpected error occurred"
 SCENES: Final = [
     Case(
         "key",
@@ -875,6 +892,18 @@ SCENES: Final = [
         "order", lambda s: s.api.get_shipping_order("nope"), OrderNotFound, 404, "Order not found", "get_shipping_order"
     ),
     Case("order-wiped", _order_wiped, OrderNotFound, 404, "Order not found", "get_shipping_order"),
+    *(
+        Case(f"broken-{name}", _breaking(play), ServerError, 500, text, name, {"retry": ONCE})
+        for name, play, text in (
+            ("list_recent_pulls", lambda s: s.api.list_recent_pulls(), _BROKEN),
+            ("start_purchase", lambda s: s.api.start_purchase(s.pack_id, 1, "u"), "Error during transaction"),
+            ("get_inventory", lambda s: s.api.get_inventory(s.user_id), _BROKEN),
+            ("sell_back", lambda s: s.api.sell_back(s.item_id), _BROKEN),
+            ("quote_shipping", lambda s: s.quote(), "Failed to fetch shippi"),
+            ("request_shipping", lambda s: s.api.request_shipping("q_rate_x"), "Failed to create shipping request"),
+            ("get_shipping_order", lambda s: s.api.get_shipping_order("x"), _BROKEN),
+        )
+    ),
 ]
 
 
@@ -920,18 +949,24 @@ class TestSandbox:
     @pytest.mark.anyio
     @pytest.mark.parametrize("case", SCENES, ids=[case.name for case in SCENES])
     async def test_each_refusal_lands_in_its_class(self, engine: Engine, case: Case) -> None:
-        """What the sandbox refuses arrives in its class, with its text, over memory and over HTTP alike."""
+        """What the sandbox refuses arrives in its class, with its text, over memory and over HTTP alike.
+
+        A 500 of a call that moves money or goods is the cause of an `OutcomeUnknown`.
+        """
         sandbox = Sandbox(seed=1)
         item = sandbox.add_item("user", name="Card", buyback_price=Decimal("8.50"))
         async with engine.client(sandbox, case.change, **case.client) as api:
             with pytest.raises(PhygitalsError) as caught:
                 await case.play(Scene(sandbox, api, "user", item.id))
         error = caught.value
-        assert isinstance(error, StatusError)
-        assert type(error) is case.expected
-        assert (error.status, error.message, error.operation) == (case.status, case.message, case.operation)
-        assert (error.attempts, error.sent) == (1, Sent.YES)
+        moves = next(o.effect.is_irreversible for o in OPERATIONS if o.name == case.operation)
+        assert isinstance(error, OutcomeUnknown) == (moves and case.expected is ServerError)
+        assert (error.attempts, error.sent, error.operation) == (1, Sent.YES, case.operation)
         _assert_pickles(error)
+        refusal = error.__cause__ if isinstance(error, OutcomeUnknown) else error
+        assert isinstance(refusal, StatusError)
+        assert type(refusal) is case.expected
+        assert (refusal.status, refusal.message, refusal.operation) == (case.status, case.message, case.operation)
 
     @pytest.mark.anyio
     async def test_a_rate_limit_says_how_long_to_wait(self, engine: Engine) -> None:

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 from yarl import URL
 
-from phygitals_async import Sandbox
+from phygitals_async import Request, Response, Sandbox
 from phygitals_transports.aiohttp_server import serve
 
 NOW: Final = datetime(2026, 4, 18, 19, 5, 14, tzinfo=UTC)
@@ -364,6 +364,117 @@ async def test_a_page_shows_no_markup_of_the_request(url: str) -> None:
     head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: sandbox-1\r\nConnection: close\r\n\r\n"
     answer = await exchange(url, head.encode())
     assert b"<script>" not in answer
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Any handler, any client
+
+
+def selling(version: str, size: int) -> bytes:
+    """Return the head of a sellback whose body, of so many bytes, waits for a word of the server."""
+    lines = (
+        f"POST /_/api/v1/vm/buyback {version}", "Host: localhost", "X-API-Key: sandbox-1", "Connection: close",
+        "Content-Type: application/json", f"Content-Length: {size}", "Expect: 100-Continue",
+    )  # fmt: skip
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_waits_to_be_told_to_go_on(url: str, sandbox: Sandbox) -> None:
+    """`Expect: 100-continue` is answered before the body comes, once."""
+    item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+    body = json.dumps({"item_id": item.id}).encode()
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        async with asyncio.timeout(30):
+            writer.write(selling("HTTP/1.1", len(body)))
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(body)
+            answer = await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"success": True, "amount": 1}
+
+
+@pytest.mark.asyncio
+async def test_a_client_of_http_1_0_is_told_nothing_of_the_kind(url: str) -> None:
+    """It does not know such an answer, and would take it for the last."""
+    answer = await exchange(url, selling("HTTP/1.0", 2) + b"{}")
+    assert answer.startswith(b"HTTP/1.0 400 ")
+
+
+@pytest.mark.asyncio
+async def test_a_body_too_large_after_it_was_asked_for(url: str) -> None:
+    """The refusal of a body that turns out too large still arrives."""
+    answer = await exchange(url, selling("HTTP/1.1", 1_200_000) + b" " * 1_200_000)
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 ")
+
+
+@pytest.mark.asyncio
+async def test_a_handler_that_raises_after_the_body_was_asked_for() -> None:
+    """The client that was told to go on is told of the failure too."""
+
+    def fail(_: Request) -> Response:
+        raise ArithmeticError
+
+    async with serve(fail) as base:
+        answer = await exchange(base, selling("HTTP/1.1", 2) + b"{}")
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 ")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-length": "3"}, {"Content-Length": "9999"}, {"transfer-encoding": "chunked"},
+        {"Content-Encoding": "gzip"}, {"content-encoding": "br", "Connection": "close", "TRANSFER-ENCODING": "gzip"},
+        {"connection": "upgrade"},
+    ],
+    ids=lambda headers: ",".join(headers),
+)  # fmt: skip
+@pytest.mark.asyncio
+async def test_a_handler_that_repeats_the_headers_of_another_server(headers: dict[str, str]) -> None:
+    """What another connection's answer said of itself is dropped; its other headers, and all of its body, arrive."""
+    kept = {"Content-Type": "text/plain", "X-Other": "kept"}
+    async with serve(lambda _: Response(201, {**headers, **kept}, b"whole body")) as base, aiohttp.ClientSession() as s:
+        for _ in range(2):
+            async with s.get(base) as answer:
+                assert (answer.status, await answer.read()) == (201, b"whole body")
+                assert answer.headers["Content-Length"] == "10"
+                assert (answer.headers["Content-Type"], answer.headers["X-Other"]) == ("text/plain", "kept")
+                assert not {"Transfer-Encoding", "Content-Encoding", "Connection"} & set(answer.headers)
+
+
+@pytest.mark.asyncio
+async def test_the_end_of_serving_waits_for_nobody() -> None:
+    """Neither a request that never comes whole nor a handler that never ends holds it up; both are cut off."""
+    cancelled: list[bool] = []
+    begun = asyncio.Event()
+
+    async def hang(_: Request) -> Response:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+        raise AssertionError
+
+    # aiohttp gives them a minute by default.
+    async with asyncio.timeout(30):
+        async with serve(hang) as base:
+            parts = urlsplit(base)
+            streams = [await asyncio.open_connection(parts.hostname, parts.port) for _ in range(2)]
+            streams[0][1].write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+            streams[1][1].write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await begun.wait()
+        for reader, writer in streams:
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
+    assert cancelled == [True]
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
+import attrs
 import pytest
 
 from phygitals_async import Attribute, Inventory, Item, ItemSource, PhygitalsClient, Request, Sandbox, build_converter
 from phygitals_async.sandbox.population import MOST_ITEMS, populate, user_name
-from phygitals_async.sandbox.sandbox import utc_now
 from phygitals_transports import MemoryTransport
 from support import fixture_json
 
@@ -298,13 +298,54 @@ def test_times_must_be_utc(moment: datetime) -> None:
 
 def test_the_clock_by_default() -> None:
     """Unless another is injected the clock is the machine's, in whole milliseconds of UTC."""
-    before = utc_now()
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
     item = Sandbox().add_item("u", name="Card", buyback_price=Decimal(1))
-    after = utc_now()
-    assert before <= item.purchased_at <= after
+    after = datetime.now(UTC)
+    assert before < item.purchased_at <= after
     assert item.purchased_at.microsecond % 1000 == 0
     assert item.purchased_at.tzinfo is UTC
-    assert timedelta(0) <= datetime.now(UTC) - before < timedelta(minutes=1)
+
+
+def test_any_clock_is_cut_to_milliseconds() -> None:
+    """Whatever the clock gives, and by whatever it is advanced, a time has no more digits than the API writes."""
+    sandbox = Sandbox(clock=lambda: NOW + timedelta(microseconds=123_999))
+    assert sandbox.now() == NOW + timedelta(milliseconds=123)
+    item = sandbox.add_item("u", name="Card", buyback_price=Decimal(1))
+    assert (item.purchased_at, item.buyback_expires_at) == (sandbox.now(), sandbox.now() + WEEK)
+    assert json.loads(ask(sandbox, "/api/v1/inventory/u")[2])["items"][0]["purchased_at"].endswith(".123Z")
+    # What is cut is not lost.
+    sandbox.advance(timedelta(microseconds=1))
+    assert sandbox.now() == NOW + timedelta(milliseconds=124)
+
+
+@pytest.mark.parametrize("price", [8.5, 8, "8.50", None, True], ids=repr)
+def test_a_price_is_a_decimal(price: Any) -> None:
+    """Any other number is refused where it is given, in words that say what to give instead, and nothing is added."""
+    sandbox = fixed()
+    with pytest.raises(TypeError) as caught:
+        sandbox.add_item("u", name="Card", buyback_price=price)
+    kind = type(price).__name__
+    assert str(caught.value) == f"buyback_price must be a Decimal, such as Decimal('8.50'), not {kind}"
+    assert ask(sandbox, "/api/v1/inventory/u")[0] == 404
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_an_items_slug_is_its_packs(number: int) -> None:
+    """Unless one is given, or None is, the slug is that of the pack, which is the first where none is named."""
+    sandbox = fixed()
+    pack = sandbox.packs[number]
+
+    def slug(**given: Any) -> str | None:
+        return sandbox.add_item("u", name="Card", buyback_price=Decimal(1), **given).claw_slug
+
+    assert pack.slug is not None
+    assert slug(claw_id=pack.id) == pack.slug
+    assert slug(claw_id=pack.id, claw_slug=None) is None
+    assert slug(claw_id=pack.id, claw_slug="other") == "other"
+    assert slug() == sandbox.packs[0].slug
+    assert slug(claw_id="unknown") is None
+    sandbox.add_pack(attrs.evolve(pack, slug="renamed"))
+    assert slug(claw_id=pack.id) == "renamed"
 
 
 def test_a_seed_repeats() -> None:
@@ -390,7 +431,7 @@ def test_population_size(crowd: list[Inventory]) -> None:
     ("name", "look"),
     [
         ("each source", lambda item: item.type),
-        ("claw_slug", lambda item: item.claw_slug is None),
+        ("claw_slug", lambda item: item.claw_slug),
         ("mint_address", lambda item: item.mint_address is None),
         ("buyback_expires_at", lambda item: item.buyback_expires_at is None),
         ("back_image", lambda item: item.content.metadata.back_image is None),
@@ -418,6 +459,19 @@ def test_population_obeys_the_rules(crowd: list[Inventory]) -> None:
         assert item.id.startswith("v1|") == (item.type == ItemSource.EBAY)
         assert item.buyback_expires_at in (None, item.purchased_at + WEEK)
         assert item.name.strip()
+
+
+def test_population_comes_from_the_packs(crowd: list[Inventory]) -> None:
+    """Every pack is some item's, under its id and its slug."""
+    packs = {(pack.id, pack.slug) for pack in fixed().packs}
+    assert {(item.claw_id, item.claw_slug) for user in crowd for item in user.items} == packs
+    assert len(packs) == 3
+
+
+def test_population_has_some_offers_without_an_end(crowd: list[Inventory]) -> None:
+    """About one in twenty, as only production has them."""
+    endless = [item.buyback_expires_at is None for user in crowd for item in user.items]
+    assert 0.03 < sum(endless) / len(endless) < 0.07
 
 
 def test_population_lives_in_the_sandboxs_time(crowd: list[Inventory]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
 import attrs
@@ -14,28 +14,34 @@ import pytest
 
 from phygitals_async import (
     AddressRejected,
+    AuthenticationError,
     CountryNotSupported,
     Destination,
+    ItemAlreadyShipped,
     ItemExpired,
     ItemNotFound,
+    MissingField,
     NothingShippable,
     OrderStatus,
+    OutcomeUnknown,
     Pack,
     PhygitalsClient,
     PhygitalsError,
     PurchasePending,
+    QuoteExpired,
     RateLimited,
     Request,
     Sandbox,
     SellbackInProgress,
     ServerError,
+    ShippingOrder,
     ShippingRequestFailed,
     StatusError,
     TransactionFailed,
     UserNotFound,
 )
 from phygitals_async.operations import OPERATIONS, Refusal
-from phygitals_async.sandbox.options import RateLimit, SandboxOptions
+from phygitals_async.sandbox import RateLimit, SandboxOptions
 from phygitals_transports import MemoryTransport
 from support import ONCE
 
@@ -98,6 +104,50 @@ def test_options_of_their_own() -> None:
     assert SandboxOptions().unshippable is not SandboxOptions().unshippable
     options = SandboxOptions(fail_shipping=1)
     assert Sandbox(options=options).options is options
+
+
+def cents(amount: Decimal) -> Decimal:
+    """Round as prices are: half a cent up."""
+    return amount.quantize(Decimal("0.01"), ROUND_HALF_UP)
+
+
+@pytest.mark.anyio
+async def test_other_options_take_the_place_of_the_old(shop: Shop) -> None:
+    """A new object of options counts everywhere at once, a wipe included, and the old one counts nowhere."""
+    old = shop.options
+    limit = RateLimit(per_second=0.001, burst=100)
+    shop.sandbox.options = new = SandboxOptions(
+        fail_sellbacks=1, price_factor=Decimal(2), reject_addresses=1, fail_shipping=1, pending_polls=1,
+        order_stage=HOUR, rate_limit=limit, server_errors=1,
+    )  # fmt: skip
+    old.fail_purchases = True
+    assert shop.options is new
+    item = shop.give()
+    with pytest.raises(ServerError):
+        await shop.owned()
+    assert (await shop.api.get_inventory("user")).items[0].buyback_price == 20
+    with pytest.raises(TransactionFailed):
+        await shop.api.sell_back(item)
+    with pytest.raises(AddressRejected):
+        await shop.order(item)
+    with pytest.raises(ShippingRequestFailed):
+        await shop.order(item)
+    order_id = await shop.order(item)
+    shop.wait(HOUR)
+    assert (await shop.api.get_shipping_order(order_id)).status == OrderStatus.PROCESSING
+    shop.sandbox.wipe()
+    assert shop.options is new
+    started = await shop.api.start_purchase(shop.pack.id, 1, "user")
+    assert await shop.api.get_purchase(started.session_id) is None
+    assert await shop.api.get_purchase(started.session_id) is not None
+    new.rate_limit = RateLimit(per_second=0.001, burst=1)
+    await shop.api.list_packs()
+    with pytest.raises(RateLimited):
+        await shop.api.list_packs()
+    shop.sandbox.options = SandboxOptions()
+    # Another client: this one is still pausing.
+    async with PhygitalsClient(MemoryTransport(shop.sandbox), api_key="sandbox-test") as api:
+        assert await api.list_packs()
 
 
 @pytest.mark.anyio
@@ -225,15 +275,16 @@ async def test_failing_sellbacks(shop: Shop) -> None:
     await refuse_sellbacks(shop, "fail_sellbacks", TransactionFailed, 400, "Transaction failed")
 
 
+@pytest.mark.parametrize("name", ["lock_sellbacks", "busy_sellbacks", "fail_sellbacks"])
 @pytest.mark.anyio
-async def test_an_expired_item_uses_no_failure_up(shop: Shop) -> None:
+async def test_an_expired_item_uses_no_failure_up(shop: Shop, name: str) -> None:
     """What has expired is refused for that, and the failure waits for a sellback that could have been paid."""
     item = shop.give()
-    shop.options.fail_sellbacks = 1
+    setattr(shop.options, name, 1)
     shop.wait(WEEK)
     with pytest.raises(ItemExpired):
         await shop.api.sell_back(item)
-    assert shop.options.fail_sellbacks == 1
+    assert getattr(shop.options, name) == 1
 
 
 @pytest.mark.parametrize(
@@ -251,7 +302,7 @@ async def test_live_prices(shop: Shop, factor: str, price: str, live: str) -> No
     assert purchase is not None
     assert purchase.nfts == started.nfts
     (bought,) = (await shop.api.get_inventory("buyer")).items
-    assert bought.buyback_price == (started.nfts[0].buyback_price * Decimal(factor)).quantize(Decimal("0.01"))
+    assert bought.buyback_price == cents(started.nfts[0].buyback_price * Decimal(factor))
     assert (await shop.api.sell_back(item)).amount == Decimal(live)
 
 
@@ -326,28 +377,93 @@ async def test_a_clock_that_was_set_back(shop: Shop) -> None:
     assert (order.status, order.tracking_number, order.delivered_at) == (OrderStatus.QUEUED, None, None)
 
 
+# What makes orders end badly, and what becomes of them.
+ENDINGS: Final[list[tuple[dict[str, Any], OrderStatus, str]]] = [
+    ({"cancel_orders": True}, OrderStatus.CANCELLED, "The order was cancelled."),
+    ({"fail_orders": True}, OrderStatus.FAILED, "The order could not be fulfilled."),
+    ({"cancel_orders": True, "fail_orders": True}, OrderStatus.CANCELLED, "The order was cancelled."),
+]
+
+
+async def expect_end(shop: Shop, order_id: str, status: OrderStatus, reason: str) -> None:
+    """An order has ended, with a reason, and without a label."""
+    order = await shop.api.get_shipping_order(order_id)
+    assert (order.status, order.error_message) == (status, reason)
+    assert order.status.is_terminal
+    gone = (order.tracking_number, order.tracking_url, order.shipped_at, order.delivered_at)
+    assert gone == (None, None, None, None)
+
+
+@pytest.mark.parametrize(("options", "status", "reason"), ENDINGS, ids=lambda value: "-".join(value))
 @pytest.mark.anyio
-async def test_a_cancelled_order(shop: Shop) -> None:
-    """It is queued for its first stage, then cancelled for good, with a reason and without a label."""
-    shop.options.order_stage = HOUR
-    shop.options.cancel_orders = True
+async def test_orders_that_end_badly(shop: Shop, options: dict[str, Any], status: OrderStatus, reason: str) -> None:
+    """One is queued for its first stage, then cancelled or failed for good; its items do not come back."""
+    shop.sandbox.options = SandboxOptions(order_stage=HOUR, **options)
     order_id = await shop.order(shop.give())
-    assert (await shop.api.get_shipping_order(order_id)).status == OrderStatus.QUEUED
+    order = await shop.api.get_shipping_order(order_id)
+    assert (order.status, order.error_message) == (OrderStatus.QUEUED, None)
     for by in (HOUR, 10 * HOUR):
         shop.wait(by)
-        order = await shop.api.get_shipping_order(order_id)
-        assert (order.status, order.error_message) == (OrderStatus.CANCELLED, "The order was cancelled.")
-        assert order.status.is_terminal
-        assert (order.tracking_number, order.shipped_at, order.delivered_at) == (None, None, None)
+        await expect_end(shop, order_id, status, reason)
+    assert await shop.owned() == []
+
+
+@pytest.mark.parametrize(("options", "status", "reason"), ENDINGS, ids=lambda value: "-".join(value))
+@pytest.mark.anyio
+async def test_orders_that_end_badly_at_once(
+    shop: Shop, options: dict[str, Any], status: OrderStatus, reason: str
+) -> None:
+    """Without the length of a stage, that is how the order begins."""
+    shop.sandbox.options = SandboxOptions(**options)
+    await expect_end(shop, await shop.order(shop.give()), status, reason)
 
 
 @pytest.mark.anyio
-async def test_a_cancelled_order_needs_time(shop: Shop) -> None:
-    """Without a stage's length an order stays queued."""
+async def test_options_move_no_order_that_was_made(shop: Shop) -> None:
+    """How an order goes on is fixed when it is made: a terminal one stays as it is, whatever is set later."""
+    queued = await shop.order(shop.give())
+    shop.options.order_stage = HOUR
+    delivered = await shop.order(shop.give())
     shop.options.cancel_orders = True
+    cancelled = await shop.order(shop.give())
+    shop.options.cancel_orders, shop.options.fail_orders = False, True
+    failed = await shop.order(shop.give())
+    shop.wait(4 * HOUR)
+
+    async def look() -> list[ShippingOrder]:
+        return [await shop.api.get_shipping_order(one) for one in (queued, delivered, cancelled, failed)]
+
+    before = await look()
+    assert [order.status for order in before] == ["queued", "delivered", "cancelled", "failed"]
+    for later in (
+        SandboxOptions(), SandboxOptions(order_stage=WEEK), SandboxOptions(order_stage=HOUR / 2, cancel_orders=True),
+        SandboxOptions(fail_orders=True),
+    ):  # fmt: skip
+        shop.sandbox.options = later
+        assert await look() == before
+
+
+@pytest.mark.parametrize("stage", [timedelta(0), -timedelta(microseconds=1), timedelta(days=-1)])
+def test_a_stage_takes_time(stage: timedelta) -> None:
+    """No stage at all, and one that ends before it begins, is refused where it is set, and nothing is changed."""
+    with pytest.raises(ValueError, match=r"^order_stage must be longer than 0, not .*; None keeps orders queued$"):
+        SandboxOptions(order_stage=stage)
+    options = SandboxOptions(order_stage=HOUR)
+    with pytest.raises(ValueError, match="order_stage must be longer than 0"):
+        options.order_stage = stage
+    assert options.order_stage == HOUR
+    options.order_stage = None
+    options.order_stage = timedelta(microseconds=1)
+
+
+@pytest.mark.anyio
+async def test_a_stage_of_any_length(shop: Shop) -> None:
+    """An order whose stages end after all time is an order that stays queued."""
+    shop.options.order_stage = timedelta.max
     order_id = await shop.order(shop.give())
     shop.wait(WEEK)
-    assert (await shop.api.get_shipping_order(order_id)).status == OrderStatus.QUEUED
+    order = await shop.api.get_shipping_order(order_id)
+    assert (order.status, order.delivered_at) == (OrderStatus.QUEUED, None)
 
 
 @pytest.mark.anyio
@@ -419,6 +535,111 @@ async def test_failing_shipping_requests(shop: Shop) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_refused_shipping_request_uses_no_failure_up(shop: Shop) -> None:
+    """The reserved failure waits for a request that would have made an order."""
+    shop.options.fail_shipping = 1
+    item, late = shop.give(), shop.give()
+    expired = await shop.api.quote_shipping([late], HOME)
+    shop.wait(timedelta(minutes=15))
+    quotes = await shop.api.quote_shipping([item], HOME)
+    again = await shop.api.quote_shipping([item], HOME)
+    for quote_id, error in (("x", MissingField), ("x_rate_x", QuoteExpired), (expired.quotes[0].id, QuoteExpired)):
+        with pytest.raises(error):
+            await shop.api.request_shipping(quote_id)
+        assert shop.options.fail_shipping == 1
+    shop.options.fail_shipping = 0
+    await shop.api.request_shipping(quotes.quotes[0].id)
+    shop.options.fail_shipping = 1
+    with pytest.raises(ItemAlreadyShipped):
+        await shop.api.request_shipping(again.quotes[0].id)
+    assert shop.options.fail_shipping == 1
+    with pytest.raises(ShippingRequestFailed):
+        await shop.order(late)
+    assert shop.options.fail_shipping == 0
+
+
+@pytest.mark.anyio
+async def test_a_refused_quote_uses_no_rejection_up(shop: Shop) -> None:
+    """The rejection of an address waits for a quote that would have been given."""
+    shop.options.reject_addresses = 1
+    item, kept = shop.give(), shop.give()
+    shop.options.unshippable.add(kept)
+    for items, country, error in (
+        ([item, "unknown"], "US", ItemNotFound), ([item], "USA", CountryNotSupported), ([kept], "US", NothingShippable),
+    ):  # fmt: skip
+        with pytest.raises(error):
+            await shop.api.quote_shipping(items, attrs.evolve(HOME, country=country))
+        assert shop.options.reject_addresses == 1
+    with pytest.raises(AddressRejected):
+        await shop.api.quote_shipping([item], HOME)
+    assert shop.options.reject_addresses == 0
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Server errors
+
+
+@pytest.mark.anyio
+async def test_server_errors_of_reads(shop: Shop) -> None:
+    """So many reads answer the 500 of their operation; what has none documented is answered, and counts nothing."""
+    api, order_id = shop.api, await shop.order(shop.give())
+    item = shop.give()
+    shop.options.server_errors = 4
+    reads: list[tuple[Awaitable[object], str]] = [
+        (api.list_recent_pulls(), "An unexpected error occurred"),
+        (api.get_inventory("user"), "An unexpected error occurred"),
+        (api.quote_shipping([item], HOME), "Failed to fetch shippi"),
+        (api.get_shipping_order(order_id), "An unexpected error occurred"),
+    ]
+    for number, (call, message) in enumerate(reads):
+        assert await api.list_packs()
+        assert await api.list_chase_cards(shop.pack.slug or "")
+        assert (await api.get_card(item)).id == item
+        with pytest.raises(TransactionFailed):
+            await api.get_purchase("unknown")
+        with pytest.raises(ServerError) as caught:
+            await call
+        assert (caught.value.status, caught.value.message) == (500, message)
+        assert shop.options.server_errors == 3 - number
+    assert await shop.owned() == [item]
+
+
+@pytest.mark.anyio
+async def test_server_errors_leave_outcomes_unknown(shop: Shop) -> None:
+    """A call that moves money or goods meets `OutcomeUnknown`; here nothing was done, and the next one acts."""
+    item = shop.give()
+    quotes = await shop.api.quote_shipping([item], HOME)
+    moves: list[tuple[Callable[[], Awaitable[object]], str]] = [
+        (lambda: shop.api.start_purchase(shop.pack.id, 1, "buyer"), "Error during transaction"),
+        (lambda: shop.api.sell_back(item), "An unexpected error occurred"),
+        (lambda: shop.api.request_shipping(quotes.quotes[0].id), "Failed to create shipping request"),
+    ]
+    for call, message in moves:
+        shop.options.server_errors = 1
+        with pytest.raises(OutcomeUnknown) as caught:
+            await call()
+        cause = caught.value.__cause__
+        assert isinstance(cause, ServerError)
+        assert (cause.status, cause.message) == (500, message)
+    with pytest.raises(UserNotFound):
+        await shop.owned("buyer")
+    assert await shop.owned() == [item]
+    assert len((await shop.api.start_purchase(shop.pack.id, 1, "buyer")).nfts) == 1
+    await shop.api.request_shipping(quotes.quotes[0].id)
+    assert await shop.owned() == []
+
+
+@pytest.mark.anyio
+async def test_a_wrong_key_uses_no_server_error_up(shop: Shop) -> None:
+    """A request that is refused before its operation is known does not count."""
+    shop.options.server_errors = 1
+    stranger = PhygitalsClient(MemoryTransport(shop.sandbox), api_key="live", base_url="http://127.0.0.1/_")
+    with pytest.raises(AuthenticationError):
+        await stranger.get_inventory("user")
+    assert shop.options.server_errors == 1
+
+
+@pytest.mark.anyio
 async def test_items_that_cannot_be_shipped(shop: Shop) -> None:
     """They are left out of an order; a quote of nothing else is refused."""
     first, second, third = (shop.give() for _ in range(3))
@@ -434,6 +655,23 @@ async def test_items_that_cannot_be_shipped(shop: Shop) -> None:
 
 # ---------------------------------------------------------------------------------------------------------
 # The rate limit
+
+
+@pytest.mark.parametrize("per_second", [0, -1, -0.5, float("nan"), float("inf")])
+def test_a_rate_is_a_rate(per_second: float) -> None:
+    """What is no number of requests per second is refused where the limit is made."""
+    with pytest.raises(ValueError, match=f"per_second must be above 0 and finite, not {per_second}"):
+        RateLimit(per_second)
+    with pytest.raises(ValueError, match="per_second"):
+        RateLimit(per_second, burst=1)
+
+
+@pytest.mark.parametrize("burst", [0, 0.999, -1, float("nan")])
+def test_a_burst_is_at_least_one_request(burst: float) -> None:
+    """A bucket that never holds a whole token would refuse everything for ever."""
+    with pytest.raises(ValueError, match=f"burst must be at least 1, not {burst}"):
+        RateLimit(5, burst=burst)
+    assert (RateLimit(0.5).burst, RateLimit(7).burst, RateLimit(7, burst=1).burst) == (1, 7, 1)
 
 
 async def knock(shop: Shop) -> RateLimited | None:
@@ -535,10 +773,11 @@ async def test_every_refusal_of_the_declarations_can_be_met(shop: Shop) -> None:
     met: set[tuple[str, type[PhygitalsError], str]] = set()
 
     async def meet(name: str, call: Awaitable[object]) -> None:
-        with pytest.raises(StatusError) as caught:
+        with pytest.raises((StatusError, OutcomeUnknown)) as caught:
             await call
-        assert not isinstance(caught.value, ServerError)
-        met.add((name, type(caught.value), caught.value.message))
+        refusal = caught.value.__cause__ if isinstance(caught.value, OutcomeUnknown) else caught.value
+        assert isinstance(refusal, StatusError)
+        met.add((name, type(refusal), refusal.message))
 
     quotes = await api.quote_shipping([shop.give()], HOME)
     expired = await api.quote_shipping([shop.give()], HOME)
@@ -562,7 +801,15 @@ async def test_every_refusal_of_the_declarations_can_be_met(shop: Shop) -> None:
     await meet("request_shipping", api.request_shipping("x"))
     await meet("request_shipping", api.request_shipping(quotes.quotes[0].id))
     options.fail_shipping = 1
-    await meet("request_shipping", api.request_shipping("x_rate_x"))
+    await meet("request_shipping", shop.order(shop.give()))
+    options.server_errors = 7
+    await meet("list_recent_pulls", api.list_recent_pulls())
+    await meet("start_purchase", api.start_purchase(shop.pack.id, 1, "u"))
+    await meet("get_inventory", api.get_inventory("user"))
+    await meet("sell_back", api.sell_back("x"))
+    await meet("quote_shipping", api.quote_shipping(["x"], HOME))
+    await meet("request_shipping", api.request_shipping("x"))
+    await meet("get_shipping_order", api.get_shipping_order("x"))
     late = shop.give()
     shop.wait(WEEK)
     await meet("sell_back", api.sell_back(late))

@@ -8,12 +8,14 @@ import os
 import re
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,6 +100,30 @@ def test_a_stop_with_open_connections() -> None:
         assert asyncio.run(stop_it()) == 0
 
 
+# A request that is not all there: its head, or its body, breaks off.
+HALVES = [
+    b"POST /_/api/v1/vm/buyback HTTP/1.1\r\nHost: x\r\nX-API-Key: sandbox-1\r\n",
+    b"POST /_/api/v1/vm/buyback HTTP/1.1\r\nHost: x\r\nX-API-Key: sandbox-1\r\nContent-Length: 100\r\n\r\n{",
+]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("half", HALVES, ids=["head", "body"])
+def test_a_stop_during_a_half_sent_request(number: signal.Signals, half: bytes) -> None:
+    """A client that never sends the rest of its request does not hold up the stop."""
+    with running("--port", "0") as (process, lines):
+        address = re.search(r"http://([0-9.]+):([0-9]+)", "\n".join(lines))
+        assert address is not None
+        with socket.create_connection((address[1], int(address[2])), timeout=30) as half_sent:
+            half_sent.sendall(half)
+            # Answered on a connection of its own, so the half before it has been read.
+            look_up(f"{address[0]}/_", "sandbox-1", [])
+            process.send_signal(number)
+            # Far from the minute that aiohttp gives by default.
+            rest, errors = process.communicate(timeout=20)
+    assert (process.returncode, rest, errors) == (0, "", "")
+
+
 def test_a_port_that_is_taken() -> None:
     """A port that is taken ends the command with an error, and with nothing that says it serves."""
     with running("--port", "0") as (_, lines):
@@ -105,9 +131,23 @@ def test_a_port_that_is_taken() -> None:
         assert taken is not None
         with running("--port", taken[1]) as (second, printed):
             _, errors = second.communicate(timeout=30)
-        assert second.returncode != 0
+        assert second.returncode == 1
         assert printed == []
-        assert "address already in use" in errors
+        (line,) = errors.splitlines()
+        assert line.startswith(f"phygitals-sandbox: cannot serve at 127.0.0.1:{taken[1]}: ")
+        assert "address already in use" in line
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 70 + ".invalid", "300.1.1.1"])
+def test_a_host_that_is_unknown(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A host without an address, and one that cannot be a name, ends the command with one line."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["--port", "0", "--host", host])
+    # Python prints such a text, and exits with 1.
+    assert isinstance(stopped.value.code, str)
+    assert stopped.value.code.startswith(f"phygitals-sandbox: cannot serve at {host}:0: ")
+    assert len(stopped.value.code.splitlines()) == 1
+    assert capsys.readouterr() == ("", "")
 
 
 class _Output(io.StringIO):
@@ -127,7 +167,7 @@ class _Output(io.StringIO):
 @pytest.fixture
 def usual_handlers() -> Iterator[None]:
     """Run with the handlers a process in the foreground starts with, and see that they are there afterwards."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     # In the background of a shell script, SIGINT is ignored instead.
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     try:
@@ -157,6 +197,20 @@ def test_main_in_this_process(
 
 
 @pytest.mark.usefixtures("usual_handlers")
+def test_where_signals_cannot_be_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an event loop without signal handlers, as on Windows, Ctrl-C ends it all the same, without a traceback."""
+
+    def refuse(*_: object) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", refuse)
+    output = _Output(lambda: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(sys, "stdout", output)
+    main(["--port", "0"])
+    assert output.getvalue().endswith("ready\n")
+
+
+@pytest.mark.usefixtures("usual_handlers")
 def test_python_dash_m(monkeypatch: pytest.MonkeyPatch) -> None:
     """`python -m phygitals_async.sandbox` runs `main` with the command line's arguments."""
     output = _Output(lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -174,17 +228,37 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--host", "--port", "--users", "--seed", "8765", "127.0.0.1"):
+    options = ("--host", "--port", "--users", "--seed", "--rate-limit", "--no-retry-after", "8765", "127.0.0.1")
+    for option in options:
         assert option in text
 
 
-@pytest.mark.parametrize("arguments", [["--port", "x"], ["--users", "many"], ["--nothing"]])
-def test_bad_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A bad argument is named, and the exit code is 2."""
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--port", "x"], "invalid port value: 'x'"),
+        (["--port", "-1"], "must be 0 to 65535, not -1"),
+        (["--port", "65536"], "must be 0 to 65535, not 65536"),
+        (["--users", "many"], "invalid count value: 'many'"),
+        (["--users", "-1"], "must be at least 0, not -1"),
+        (["--users", "1.5"], "invalid count value: '1.5'"),
+        (["--rate-limit", "fast"], "invalid rate value: 'fast'"),
+        (["--rate-limit", "0"], "must be above 0 and finite, not 0"),
+        (["--rate-limit", "-2"], "must be above 0 and finite, not -2"),
+        (["--rate-limit", "nan"], "must be above 0 and finite, not nan"),
+        (["--rate-limit", "inf"], "must be above 0 and finite, not inf"),
+        (["--nothing"], "unrecognized arguments"),
+    ],
+    ids=lambda value: "=".join(value) if isinstance(value, list) else "",
+)
+def test_bad_arguments(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bad argument is named, with what is wrong with it, and the exit code is 2."""
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
-    assert arguments[0] in capsys.readouterr().err
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert arguments[0] in line
+    assert said in line
 
 
 @pytest.mark.parametrize(

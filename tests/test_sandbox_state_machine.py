@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -45,7 +45,7 @@ from phygitals_async import (
     TransactionFailed,
     UserNotFound,
 )
-from phygitals_async.sandbox.catalogue import Listing
+from phygitals_async.sandbox import Listing
 from phygitals_transports import MemoryTransport
 
 T = TypeVar("T")
@@ -151,6 +151,11 @@ class World:
     quotes: dict[str, Quoted] = attrs.field(factory=dict)
     orders: dict[str, Ordered] = attrs.field(factory=dict)
 
+    def awaited(self, user: str, pack: str) -> int:
+        """Return how many cards of a pack a user will get from pending purchases, none of them theirs now."""
+        pending = (p for p in self.purchases.values() if p.things is None and not p.fails)
+        return sum(p.amount for p in pending if (p.user, p.pack) == (user, pack))
+
     def meant_by(self, item_id: str) -> Thing | None:
         """Return the oldest holding that an id stands for: of those owned, else of those locked."""
         for state in ("owned", "locked"):
@@ -235,8 +240,8 @@ class Market(RuleBasedStateMachine):
         if amount > offer.most:
             assert started is AmountOutOfRange
             return
-        unowned = set(offer.prices) - {thing.id for thing in self.world.owned.get(user, [])}
-        if not offer.on_sale or amount > len(unowned):
+        unowned = set(offer.prices) - {t.id for t in self.world.things if t.owner == user and t.state != "sold"}
+        if not offer.on_sale or amount > len(unowned) - self.world.awaited(user, pack):
             assert started is OutOfStock
             return
         assert isinstance(started, StartedPurchase)
@@ -440,7 +445,7 @@ class Market(RuleBasedStateMachine):
         assert Counter(
             (p.id, p.claw_id, p.claw_slug, p.buyback_price, p.value, p.created_at) for p in pulls
         ) == Counter(
-            (t.id, t.pack, SLUGS[t.pack], t.price, (t.price / Decimal("0.85")).quantize(cent), t.bought)
+            (t.id, t.pack, SLUGS[t.pack], t.price, (t.price / Decimal("0.85")).quantize(cent, ROUND_HALF_UP), t.bought)
             for t in expected
         )
 

@@ -10,12 +10,14 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
 from attrs import frozen
 
 from phygitals_async import (
+    AddressRejected,
     AuthenticationError,
     ClientClosed,
     ConfigurationError,
@@ -518,3 +520,44 @@ def test_the_search_finds_what_it_looks_for() -> None:
             assert_no_key(texts_of_error(careless_error))
         with pytest.raises(AssertionError):
             assert_no_key(texts_of_pickles(careless_error))
+
+
+def _same(response: Response, _: Request) -> Response:
+    return response
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        r"live-ab\/cd<ef>\"gh",
+        r"live\u002dab\/cd\u003cef>\"gh",
+        "live-ab%2Fcd%3Cef%3E%22gh",
+        "live-ab/cd&lt;ef&gt;&quot;gh",
+    ],
+    ids=["JSON", "escapes", "URL", "HTML"],
+)
+@pytest.mark.parametrize("status", [400, 401, 404, 200])
+@pytest.mark.anyio
+async def test_a_key_that_comes_back_in_other_letters(echo: str, status: int) -> None:
+    """JSON, HTML and URLs write some characters otherwise, and the key can be read off them all the same."""
+    key = 'live-ab/cd<ef>"gh'
+    bodies = (f'{{"error":"Invalid API key: {echo}"}}', f"<h1>{echo}</h1>", f'{{"{echo}":1e999,"destination":7}}')
+    for body in bodies:
+        response = Response(status, {}, body.encode())
+        async with PhygitalsClient(MemoryTransport(partial(_same, response)), api_key=key) as api:
+            with pytest.raises(PhygitalsError) as caught:
+                await api.get_shipping_order("o")
+        shown = repr(vars(caught.value)) + str(caught.value)
+        assert "cd" not in shown.replace("code", "").replace("decode", ""), shown
+        assert "cd" not in pickle.dumps(caught.value).decode("latin-1").replace("code", "")
+
+
+@pytest.mark.anyio
+async def test_a_suggested_address_that_holds_the_key_is_none() -> None:
+    """It would be printed, and sent."""
+    body = b'{"error":"Invalid destination address","suggested":{"line1":"%s"}}' % CANARY.encode()
+    home = Destination(name="Jane Doe", line1="123 Main St", city="Austin", country="US")
+    async with PhygitalsClient(MemoryTransport(lambda _: Response(400, {}, body)), api_key=CANARY) as api:
+        with pytest.raises(AddressRejected) as caught:
+            await api.quote_shipping(["a"], home)
+    assert caught.value.suggestion is None

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
 import random
 
 import pytest
 
+from faults.cells import footprint, left_over
 from phygitals_async import Inventory, PhygitalsClient, Response
 from phygitals_transports.aiohttp_server import serve
 
 CALLS = 10_000
 WAVE = 250
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 @pytest.mark.asyncio
@@ -22,37 +26,30 @@ async def test_ten_thousand_cancelled_calls_do_no_harm() -> None:
     rng = random.Random(7)
 
     async def answer(_: object) -> Response:
-        await asyncio.sleep(0.002)
+        await _turns(rng.randrange(8))
         return Response(200, {"content-type": "application/json"}, b'{"user_id":"u","items":[]}')
 
     async with serve(answer) as url:
-        files, tasks = len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())
-        api = PhygitalsClient(api_key="sandbox-test", base_url=url, max_in_flight=50)
+        before = footprint()
+        api = PhygitalsClient(api_key="sandbox-test", base_url=url, max_in_flight=50, deadline=600.0)
         answered = cancelled = 0
-        for _ in range(CALLS // WAVE):
+        while cancelled < CALLS:
             wave = [asyncio.create_task(api.get_inventory("u")) for _ in range(WAVE)]
             rng.shuffle(wave)
             while wave:
-                for _ in range(rng.randrange(12)):
-                    await asyncio.sleep(0)
-                if rng.random() < 0.05:
-                    await asyncio.sleep(rng.random() * 0.004)
+                await _turns(rng.randrange(12))
                 now, wave = wave[: WAVE // 5], wave[WAVE // 5 :]
                 for task in now:
                     task.cancel()
-                for outcome in await asyncio.gather(*now, return_exceptions=True):
-                    answered += isinstance(outcome, Inventory)
-                    cancelled += isinstance(outcome, asyncio.CancelledError)
-        assert answered + cancelled == CALLS
-        assert cancelled > CALLS // 2
+                outcomes = await asyncio.gather(*now, return_exceptions=True)
+                assert all(isinstance(outcome, Inventory | asyncio.CancelledError) for outcome in outcomes)
+                answered += sum(isinstance(outcome, Inventory) for outcome in outcomes)
+                cancelled += sum(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+        # Some were far enough on to be answered, so that others were cancelled at every point before that.
+        assert answered > 0
         assert api._engine.admission.in_flight == 0
 
-        async with asyncio.timeout(20):
-            good = await asyncio.gather(*[api.get_inventory("u", deadline=10.0) for _ in range(20)])
+        good = await asyncio.gather(*[api.get_inventory("u") for _ in range(20)])
         assert good == [Inventory("u", ())] * 20
-
         await api.aclose()
-        async with asyncio.timeout(10):
-            while len(asyncio.all_tasks()) > tasks or len(os.listdir("/proc/self/fd")) > files:
-                gc.collect()
-                await asyncio.sleep(0.01)
+        assert not await left_over(before)

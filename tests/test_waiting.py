@@ -460,8 +460,9 @@ async def test_the_clients_own_deadline_does_not_shorten_the_waiting() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_start_of_a_purchase_has_the_clients_deadline() -> None:
-    """The deadline of `purchase` bounds the waiting; one client-wide bounds the call that pays."""
+@pytest.mark.parametrize(("deadline", "ends"), [(1.0, 1.0), (60.0, 7.0)])
+async def test_the_start_of_a_purchase_has_the_clients_deadline_at_most(deadline: float, ends: float) -> None:
+    """The deadline of `purchase` bounds all of it; one client-wide bounds the call that pays."""
     start = anyio.current_time()
 
     async def handler(_: Request) -> Response:
@@ -470,8 +471,8 @@ async def test_the_start_of_a_purchase_has_the_clients_deadline() -> None:
 
     api = PhygitalsClient(MemoryTransport(handler), api_key=KEY, retry=ONCE, deadline=7.0, converter=CONVERTER)
     with pytest.raises(OutcomeUnknown):
-        await api.purchase("pack", 1, "user", deadline=1.0)
-    assert anyio.current_time() - start == pytest.approx(7.0)
+        await api.purchase("pack", 1, "user", deadline=deadline)
+    assert anyio.current_time() - start == pytest.approx(ends)
 
 
 # Start and wait
@@ -491,7 +492,7 @@ async def test_a_purchase_is_started_once_and_waited_for(polls: int) -> None:
 
 @pytest.mark.anyio
 async def test_a_purchase_is_waited_for_as_the_caller_says(jitter: list[tuple[float, float]]) -> None:
-    """Deadline and interval are those of the waiting, which begins when the purchase has started."""
+    """The deadline is for all of it, the interval for the waiting, which begins when the purchase has started."""
     times: list[float] = []
 
     async def handler(request: Request) -> Response:
@@ -504,7 +505,7 @@ async def test_a_purchase_is_waited_for_as_the_caller_says(jitter: list[tuple[fl
     api, _ = _client(handler)
     start = anyio.current_time()
     with pytest.raises(PurchasePending, match="after 20 s"):
-        await api.purchase("pack", 1, "user", deadline=20.0, interval=8.0)
+        await api.purchase("pack", 1, "user", deadline=29.0, interval=8.0)
     assert [time - start for time in times] == pytest.approx([9.0, 17.0, 25.0])
     assert anyio.current_time() - start == pytest.approx(29.0)
     assert set(jitter) == {(0.75, 1.25)}
@@ -700,15 +701,57 @@ async def test_an_unknown_order_cannot_be_watched() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_failed_poll_of_an_order_is_the_callers() -> None:
-    """Watching goes on for days: what to make of an error is for the caller, and nothing is lost by asking again."""
-    api, _ = _client(_script([_order("queued"), ConnectionLost("lost"), _order("delivered")]))
+async def test_a_passing_failure_does_not_end_the_watching_of_an_order() -> None:
+    """Watching goes on for days, and the network is not always there."""
+    failures: list[Answer] = [
+        ConnectionLost("lost"),
+        Response(503, {}, b""),
+        Response(429, {"retry-after": "300"}, b""),
+    ]
+    api, _ = _client(_script([_order("queued"), *failures, _order("delivered")]))
+    start = anyio.current_time()
+    assert [str(order.status) for order in await _watched(api)] == ["queued", "delivered"]
+    assert anyio.current_time() - start > 300
+
+
+@pytest.mark.anyio
+async def test_a_lasting_failure_ends_the_watching_of_an_order() -> None:
+    """What no later poll would change is the caller's."""
+    api, _ = _client(_script([_order("queued"), _error(401, "Invalid API key")]))
     watching = api.watch_order("order_123")
     assert str((await anext(watching)).status) == "queued"
-    with pytest.raises(ConnectionLost) as caught:
+    with pytest.raises(AuthenticationError) as caught:
         await anext(watching)
     assert (caught.value.operation, caught.value.arguments) == ("get_shipping_order", {"order_id": "order_123"})
-    assert [str(order.status) for order in await _watched(api)] == ["delivered"]
+
+
+@pytest.mark.parametrize("broken", [True, False])
+@pytest.mark.anyio
+async def test_the_watching_of_an_order_has_a_deadline_if_given_one(broken: bool) -> None:
+    """It ends on time, also in the middle of a pause or a poll, and says what the last poll met."""
+    api, transport = _client(_script([_order("queued"), ConnectionLost("lost") if broken else _order("queued")]))
+    start = anyio.current_time()
+    with pytest.raises(DeadlineExceeded, match="within 150 s; its status was last queued") as caught:  # noqa: PT012
+        async for order in api.watch_order("order_123", deadline=150.0):
+            assert str(order.status) == "queued"
+    assert anyio.current_time() - start == pytest.approx(150.0)
+    assert isinstance(caught.value.__cause__, ConnectionLost) is broken
+    assert (caught.value.operation, caught.value.arguments) == ("watch_order", {"order_id": "order_123"})
+    assert caught.value.attempts == len(transport.sent)
+
+
+@pytest.mark.anyio
+async def test_a_poll_that_asks_to_wait_is_not_repeated_sooner() -> None:
+    """Waiting for a purchase honours Retry-After, however long the pauses between polls are."""
+    times: list[float] = []
+
+    def handler(_: Request) -> Response:
+        times.append(anyio.current_time())
+        return Response(429, {"retry-after": "40"}, b"") if len(times) == 1 else FULFILLED
+
+    api, _ = _client(handler)
+    await api.wait_for_purchase(SESSION)
+    assert times[1] - times[0] >= 40.0
 
 
 @pytest.mark.anyio

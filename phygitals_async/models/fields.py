@@ -9,14 +9,17 @@ from typing import Any, Final, Self
 
 import attrs
 
-_LARGEST: Final = Decimal(10) ** 15
+# Marks a field that the API documents as null where there is nothing: None where the answer lacks it too, and always
+# written.
+NULLABLE: Final = {"nullable": True}
+
 _ZERO: Final = timedelta(0)
 
 
 def number(_instance: object, attribute: attrs.Attribute[Any], value: Decimal) -> None:
     """Accept a finite Decimal of a size that arithmetic and printing can bear: US dollars, a fraction, a weight."""
-    if not (isinstance(value, Decimal) and value.is_finite() and -_LARGEST < value < _LARGEST):
-        msg = f"{attribute.name} must be a finite Decimal below 10**15"
+    if not (isinstance(value, Decimal) and value.is_finite() and -400 < value.adjusted() < 15):
+        msg = f"{attribute.name} must be a finite Decimal below 10**15, and not vanishingly small"
         raise ValueError(msg)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Decimal, localcontext
 
 from attrs import field, frozen
 
-from phygitals_async.models.fields import ABSENT, OpenEnum, instant, number
+from phygitals_async.models.fields import ABSENT, NULLABLE, OpenEnum, instant, number
 
 
 class ItemSource(OpenEnum):
@@ -47,22 +47,22 @@ class Metadata:
 
     name: str
     image: str
-    back_image: str | None
+    back_image: str | None = field(default=None, metadata=NULLABLE)
     attributes: tuple[Attribute, ...] = ABSENT
     description: str | None = None
 
 
 @frozen
 class Links:
-    """Where the pictures are mirrored.
+    """Where the pictures are mirrored. Whether sandbox purchases leave it out or empty is not known (section 4, S12).
 
     Attributes:
-        image: URL of the front picture.
+        image: URL of the front picture, or None.
         back_image: URL of the back picture, or None.
     """
 
-    image: str
-    back_image: str | None
+    image: str | None = field(default=None, metadata=NULLABLE)
+    back_image: str | None = field(default=None, metadata=NULLABLE)
 
 
 @frozen
@@ -76,6 +76,16 @@ class Content:
 
     metadata: Metadata
     links: Links | None = None
+
+    @property
+    def image(self) -> str:
+        """URL of the front picture, from the links where the metadata has none; may be empty."""
+        return self.metadata.image or (self.links and self.links.image) or ""
+
+    @property
+    def back_image(self) -> str | None:
+        """URL of the back picture, from the links where the metadata has none, or None."""
+        return self.metadata.back_image or (self.links and self.links.back_image) or None
 
 
 @frozen(kw_only=True)
@@ -99,9 +109,9 @@ class Item:
 
     id: str
     claw_id: str
-    claw_slug: str | None
+    claw_slug: str | None = field(default=None, metadata=NULLABLE)
     buyback_price: Decimal = field(validator=number)
-    mint_address: str | None
+    mint_address: str | None = field(default=None, metadata=NULLABLE)
     purchased_at: datetime = field(validator=instant)
     buyback_expires_at: datetime | None = field(validator=instant)
     content: Content
@@ -117,8 +127,12 @@ class Item:
     @property
     def image(self) -> str:
         """URL of the front picture, from the links where the metadata has none; may be empty."""
-        links = self.content.links
-        return self.content.metadata.image or (links.image if links else "")
+        return self.content.image
+
+    @property
+    def back_image(self) -> str | None:
+        """URL of the back picture, from the links where the metadata has none, or None."""
+        return self.content.back_image
 
     def sellback_open(self, at: datetime) -> bool:
         """Whether the sellback offer is still open at the aware datetime `at`."""
@@ -139,5 +153,6 @@ class Inventory:
 
     @property
     def total_buyback(self) -> Decimal:
-        """The sum of the items' sellback values, in USD, whether or not each offer is still open."""
-        return sum((item.buyback_price for item in self.items), Decimal(0))
+        """The sum of the items' sellback values, in USD and exact, whether or not each offer is still open."""
+        with localcontext(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN):
+            return sum((item.buyback_price for item in self.items), Decimal(0))

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from attrs import field, frozen
 
-from phygitals_async.models.fields import ABSENT, instant, number, optional_number
+from phygitals_async.models.fields import ABSENT, NULLABLE, instant, number, optional_number
 from phygitals_async.models.inventory import Metadata
 
 
@@ -123,7 +123,7 @@ class Pull:
 
     id: str
     claw_id: str
-    claw_slug: str | None
+    claw_slug: str | None = field(default=None, metadata=NULLABLE)
     value: Decimal = field(validator=number)
     buyback_price: Decimal = field(validator=number)
     created_at: datetime = field(validator=instant)
@@ -146,6 +146,6 @@ class Card:
     id: str
     name: str
     image: str
-    back_image: str | None
+    back_image: str | None = field(default=None, metadata=NULLABLE)
     fmv: Decimal = field(validator=number)
     metadata: Metadata

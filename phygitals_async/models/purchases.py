@@ -37,6 +37,16 @@ class PurchasedItem:
         """The card's name."""
         return self.content.metadata.name
 
+    @property
+    def image(self) -> str:
+        """URL of the front picture, from the links where the metadata has none; may be empty."""
+        return self.content.image
+
+    @property
+    def back_image(self) -> str | None:
+        """URL of the back picture, from the links where the metadata has none, or None."""
+        return self.content.back_image
+
 
 @frozen(kw_only=True)
 class StartedPurchase:

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
-from phygitals_async.models.fields import OpenEnum, instant, number, optional_number
+from phygitals_async.models.fields import NULLABLE, OpenEnum, instant, number, optional_number
 
 
 @frozen(kw_only=True)
@@ -148,7 +148,7 @@ class OrderItem:
     item_id: str
     name: str
     image: str
-    back_image: str | None
+    back_image: str | None = field(default=None, metadata=NULLABLE)
 
 
 @frozen(kw_only=True)
@@ -174,15 +174,15 @@ class ShippingOrder:
 
     order_id: str
     status: OrderStatus
-    carrier: str | None
-    service: str | None
-    tracking_number: str | None
-    tracking_url: str | None
-    amount: Decimal | None = field(validator=optional_number)
-    currency: str | None
+    carrier: str | None = field(default=None, metadata=NULLABLE)
+    service: str | None = field(default=None, metadata=NULLABLE)
+    tracking_number: str | None = field(default=None, metadata=NULLABLE)
+    tracking_url: str | None = field(default=None, metadata=NULLABLE)
+    amount: Decimal | None = field(default=None, metadata=NULLABLE, validator=optional_number)
+    currency: str | None = field(default=None, metadata=NULLABLE)
     destination: dict[str, Any]
     items: tuple[OrderItem, ...]
     created_at: datetime = field(validator=instant)
-    shipped_at: datetime | None = field(validator=instant)
-    delivered_at: datetime | None = field(validator=instant)
-    error_message: str | None
+    shipped_at: datetime | None = field(default=None, metadata=NULLABLE, validator=instant)
+    delivered_at: datetime | None = field(default=None, metadata=NULLABLE, validator=instant)
+    error_message: str | None = field(default=None, metadata=NULLABLE)

@@ -3,6 +3,8 @@
 Give it to a `MemoryTransport`, or serve it over HTTP with `python -m phygitals_async.sandbox`.
 """
 
+from phygitals_async.sandbox.catalogue import Listing
+from phygitals_async.sandbox.options import RateLimit, SandboxOptions
 from phygitals_async.sandbox.sandbox import Sandbox
 
-__all__ = ["Sandbox"]
+__all__ = ["Listing", "RateLimit", "Sandbox", "SandboxOptions"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import signal
 from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 
 from phygitals_async.sandbox.options import RateLimit
 from phygitals_async.sandbox.population import populate, user_name
@@ -18,12 +20,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="phygitals-sandbox", description="Serve a sandbox of the Phygitals Partner API over HTTP, on this machine."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8765, help="port, or 0 for a free one (default: %(default)s)")
-    parser.add_argument("--users", type=int, default=0, help="users to start with (default: %(default)s)")
+    parser.add_argument("--port", type=port, default=8765, help="port, or 0 for a free one (default: %(default)s)")
+    parser.add_argument("--users", type=count, default=0, help="users to start with (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="makes the data repeatable (default: %(default)s)")
-    parser.add_argument("--rate-limit", type=float, help="requests per second to answer (default: no limit)")
+    parser.add_argument("--rate-limit", type=rate, help="requests per second to answer (default: no limit)")
     parser.add_argument("--no-retry-after", action="store_true", help="answer 429 without Retry-After")
-    asyncio.run(_serve(parser.parse_args(arguments)))
+    # Where signals cannot be handled below, Ctrl-C arrives as this.
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_serve(parser.parse_args(arguments)))
+
+
+def port(text: str) -> int:
+    """Read a port. Like the two below, argparse calls it what it is called here."""
+    if (number := int(text)) not in range(65536):
+        msg = f"must be 0 to 65535, not {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def count(text: str) -> int:
+    """Read how many."""
+    if (number := int(text)) < 0:
+        msg = f"must be at least 0, not {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def rate(text: str) -> float:
+    """Read how many per second."""
+    if not 0 < (number := float(text)) < math.inf:
+        msg = f"must be above 0 and finite, not {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return number
 
 
 async def _serve(options: argparse.Namespace) -> None:
@@ -31,13 +59,20 @@ async def _serve(options: argparse.Namespace) -> None:
     from phygitals_transports.aiohttp_server import serve
 
     sandbox = Sandbox(seed=options.seed)
-    if options.rate_limit:
+    if options.rate_limit is not None:
         sandbox.options.rate_limit = RateLimit(options.rate_limit, retry_after=not options.no_retry_after)
     populate(sandbox, options.users, seed=options.seed)
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with serve(sandbox, host=options.host, port=options.port) as url:
+    # Windows has event loops that handle no signals.
+    with suppress(NotImplementedError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        try:
+            url = await stack.enter_async_context(serve(sandbox, host=options.host, port=options.port))
+        except (OSError, UnicodeError) as error:
+            # The exit status is 1, and this the only line.
+            raise SystemExit(f"phygitals-sandbox: cannot serve at {options.host}:{options.port}: {error}") from None
         print(f"base URL  {url}/_", flush=True)
         print("API key   sandbox-local (any key that starts with sandbox-)", flush=True)
         if options.users:

@@ -25,12 +25,17 @@ from phygitals_async.models import (
     ShippingQuotes,
     ShippingRequest,
 )
-from phygitals_async.sandbox.catalogue import CENT, PackStock
+from phygitals_async.sandbox.catalogue import PackStock, cents
 from phygitals_async.sandbox.ledger import Holding, Ledger, Refused
 
 # What the feed computes the value of a synthetic pull with, whatever its pack's fraction (section 4, S23).
 _FEED_FRACTION: Final = Decimal("0.85")
 _CHASE_CARDS: Final = 5
+# What an order that ends badly says.
+_ENDINGS: Final[Mapping[OrderStatus, str]] = {
+    OrderStatus.CANCELLED: "The order was cancelled.",
+    OrderStatus.FAILED: "The order could not be fulfilled.",
+}
 _PULLS_DEFAULT, _PULLS_MOST = 20, 100
 
 
@@ -85,13 +90,13 @@ class Answers:
         ]
 
     def get_card(self, item_id: str, **_: Any) -> Any:
-        """Show a listing, else an item somebody holds."""
+        """Show a listing, else an item that somebody holds or held."""
         listings = (lst for stock in self.stocks.values() for tier in stock.listings.values() for lst in tier)
         listing = next((listing for listing in listings if listing.id == item_id), None)
         if listing is not None:
             fmv, metadata = listing.fmv, listing.metadata
         else:
-            holding = self.ledger.find(item_id)
+            holding = self.ledger.find(item_id) or self.ledger.sold.get(item_id)
             if holding is None:
                 raise Refused(404, "Card not found")
             fmv, metadata = holding.fmv, holding.item.content.metadata
@@ -140,9 +145,10 @@ class Answers:
 
     def request_shipping(self, *, body: Mapping[str, Any], **_: Any) -> Any:
         """Make an order of a quote."""
-        if self.ledger.options.use_up("fail_shipping"):
+        order = self.ledger.ship(body.get("quote_id"))
+        if order is None:
             return {"order_id": None, "status": "error", "error_message": "The order could not be created."}
-        return ShippingRequest(order_id=self.ledger.ship(body.get("quote_id")).order_id, status="success")
+        return ShippingRequest(order_id=order.order_id, status="success")
 
     def get_shipping_order(self, order_id: str, **_: Any) -> Any:
         """Show an order, its destination verbatim (S22)."""
@@ -164,7 +170,7 @@ class Answers:
             created_at=order.created_at,
             shipped_at=self.ledger.reached_at(order, OrderStatus.SHIPPED),
             delivered_at=self.ledger.reached_at(order, OrderStatus.DELIVERED),
-            error_message="The order was cancelled." if status == OrderStatus.CANCELLED else None,
+            error_message=_ENDINGS.get(status),
         )
 
     def _nfts(self, holdings: Collection[Holding]) -> list[Any]:
@@ -187,7 +193,7 @@ class Answers:
 
 def feed_value(buyback_price: Decimal) -> Decimal:
     """Return the value, in USD, that the feed shows for an item that sells back for `buyback_price` (S23)."""
-    return (buyback_price / _FEED_FRACTION).quantize(CENT)
+    return cents(buyback_price / _FEED_FRACTION)
 
 
 def _order_item(holding: Holding) -> OrderItem:

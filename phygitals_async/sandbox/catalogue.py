@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
 from attrs import field, frozen
@@ -14,8 +14,8 @@ from phygitals_async.models import Attribute, ItemSource, Links, Metadata, Pack,
 from phygitals_async.models.fields import number
 
 CDN: Final = "https://cdn.phygitals.com"
-CENT: Final = Decimal("0.01")
 
+_CENT: Final = Decimal("0.01")
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _LISTINGS_PER_TIER: Final = 30
 _CARDS: Final = ("Juan Soto RC Auto /25", "Mike Trout Base", "Shohei Ohtani Refractor", "Charizard Holo", "Pikachu")
@@ -91,7 +91,7 @@ class PackStock:
     def price(self, listing: Listing) -> Decimal:
         """Return what a sellback of the listing pays, in USD."""
         fraction = Decimal(1) if self.pack.buyback_percent is None else self.pack.buyback_percent
-        return (listing.fmv * fraction).quantize(CENT)
+        return cents(listing.fmv * fraction)
 
     def _tier_of(self, listing: Listing) -> int:
         tiers = sorted(self.pack.rarity_distribution, key=lambda tier: tier.lower or Decimal(0))
@@ -100,6 +100,11 @@ class PackStock:
             raise ValueError(msg)
         fitting = (tier.id for tier in tiers if tier.upper is None or listing.fmv <= tier.upper)
         return next(fitting, tiers[-1].id)
+
+
+def cents(amount: Decimal) -> Decimal:
+    """Round an amount in USD to whole cents, half a cent up, as the documented 82.5 x 0.85 = 70.13 is."""
+    return amount.quantize(_CENT, ROUND_HALF_UP)
 
 
 def item_id(rng: random.Random, source: ItemSource | None) -> str:
@@ -164,7 +169,7 @@ def _listing(rng: random.Random, tier: RarityTier, source: ItemSource) -> Listin
     return Listing(
         id=item_id(rng, source),
         name=f"{year} {rng.choice(_CARDS)}",
-        fmv=(lower + (upper - lower) * share).quantize(CENT),
+        fmv=cents(lower + (upper - lower) * share),
         type=source,
         back_image=rng.choice((f"{CDN}/cards/back.png", None)),
         attributes=(Attribute("Year", year), Attribute("Grader", "PSA"), Attribute("Grade", "PSA 10.0")),

@@ -15,7 +15,7 @@ from typing import Any, Final
 from attrs import define, evolve, field, frozen
 
 from phygitals_async.models import Content, Item, OrderStatus, ShippingQuote
-from phygitals_async.sandbox.catalogue import CENT, Listing, PackStock
+from phygitals_async.sandbox.catalogue import Listing, PackStock, cents
 from phygitals_async.sandbox.options import SandboxOptions
 
 SELLBACK_WINDOW: Final = timedelta(days=7)
@@ -95,24 +95,48 @@ class QuoteSession:
 
 @define
 class Order:
-    """A shipping order, and when it was made."""
+    """A shipping order, and how it goes on, which is fixed when it is made.
+
+    Attributes:
+        order_id: Its id.
+        quote: What was chosen.
+        holdings: What it ships.
+        destination: Where to, as it was sent.
+        created_at: When it was made.
+        statuses: The statuses it goes through, in order.
+        stage: How long it stays in each but the last; None leaves it in the first.
+    """
 
     order_id: str
     quote: ShippingQuote
     holdings: Sequence[Holding]
     destination: Mapping[str, Any]
     created_at: datetime
+    statuses: Sequence[OrderStatus]
+    stage: timedelta | None
 
 
 @define
 class Ledger:
-    """The state machine of section 4, without its HTTP face. Every public method may raise `Refused`."""
+    """The state machine of section 4, without its HTTP face. Every public method may raise `Refused`.
+
+    Attributes:
+        clock: Returns the time now, UTC.
+        rng: Draws and invents.
+        options: What only production does.
+        users: What each user owns, oldest first.
+        pulls: What was pulled lately, oldest first.
+        sold: What was sold last under each item id.
+    """
 
     clock: Callable[[], datetime]
     rng: random.Random
     options: SandboxOptions
     users: dict[str, list[Holding]] = field(factory=dict)
     pulls: deque[Holding] = field(factory=lambda: deque(maxlen=_PULLS_KEPT))
+    sold: dict[str, Holding] = field(factory=dict)
+    # By user: what they own, shipped, or will own once a pending purchase is fulfilled.
+    _claims: defaultdict[str, set[Holding]] = field(factory=lambda: defaultdict(set))
     _holdings: defaultdict[str, list[Holding]] = field(factory=lambda: defaultdict(list))
     _purchases: dict[str, PurchaseSession] = field(factory=dict)
     _quotes: dict[str, QuoteSession] = field(factory=dict)
@@ -146,11 +170,12 @@ class Ledger:
         if stock is None:
             raise Refused(400, "VM not found")
         pack = stock.pack
-        if isinstance(amount, bool) or not isinstance(amount, int) or amount < 1:
+        wanted = _whole(amount)
+        if wanted < 1:
             raise Refused(400, "Amount must be greater than 0")
-        if amount > pack.max_per_mint:
+        if wanted > pack.max_per_mint:
             raise Refused(400, f"Amount must be less than or equal to {pack.max_per_mint}")
-        drawn = self._draw(stock, amount, user_id) if pack.purchasable else []
+        drawn = self._draw(stock, wanted, user_id) if pack.purchasable else []
         if not drawn:
             raise Refused(400, "Claw machine is out of stock")
         session = PurchaseSession(
@@ -163,6 +188,8 @@ class Ledger:
             fails=self.options.fail_purchases,
         )
         self._purchases[session.session_id] = session
+        if not session.fails:
+            self._claims[user_id].update(session.holdings)
         if not session.pending_polls and not session.fails:
             self._fulfil(session)
         return session
@@ -186,17 +213,19 @@ class Ledger:
         holding = self.find(item_id)
         if holding is None or holding.state is not State.OWNED:
             raise Refused(400, "Item not found")
+        if not holding.item.sellback_open(self.clock()):
+            raise Refused(400, "Item has expired")
         if self.options.use_up("lock_sellbacks"):
             raise Refused(429, "A buyback request for this item is already being processed")
         if self.options.use_up("busy_sellbacks"):
             raise Refused(400, "Item already has an active buyback session")
-        if not holding.item.sellback_open(self.clock()):
-            raise Refused(400, "Item has expired")
         if self.options.use_up("fail_sellbacks"):
             raise Refused(400, "Transaction failed")
         holding.state = State.SOLD
         self.users[holding.user_id].remove(holding)
+        self._claims[holding.user_id].remove(holding)
         self._holdings[holding.item.id].remove(holding)
+        self.sold[holding.item.id] = holding
         return self._live_price(holding)
 
     def quote(self, item_ids: object, destination: object) -> QuoteSession:
@@ -209,9 +238,6 @@ class Ledger:
             raise Refused(422, "Country not supported")
         if self.options.countries is not None and country not in self.options.countries:
             raise Refused(422, "Country not supported")
-        if self.options.use_up("reject_addresses"):
-            more = {} if self.options.suggestion is None else {"suggested": dict(self.options.suggestion)}
-            raise Refused(400, "Invalid destination address", details="The address could not be validated.", **more)
         # A locked item can be quoted: the request is what answers that it is already shipped.
         found = [self.find(item_id) for item_id in item_ids]
         if None in found:
@@ -221,6 +247,9 @@ class Ledger:
         shippable = [holding for holding in holdings if holding.item.id not in self.options.unshippable]
         if not shippable:
             raise Refused(400, "No shippable items in request")
+        if self.options.use_up("reject_addresses"):
+            more = {} if self.options.suggestion is None else {"suggested": dict(self.options.suggestion)}
+            raise Refused(400, "Invalid destination address", details="The address could not be validated.", **more)
         session_id = "quote_" + "".join(self.rng.choices(_CROCKFORD, k=26))
         quotes = [
             ShippingQuote(
@@ -233,8 +262,8 @@ class Ledger:
         self._quotes[session_id] = session
         return session
 
-    def ship(self, quote_id: object) -> Order:
-        """Turn a quote into an order (S17, S19)."""
+    def ship(self, quote_id: object) -> Order | None:
+        """Turn a quote into an order, or return None for the reserved failure (S17, S19)."""
         if not isinstance(quote_id, str) or "_rate_" not in quote_id:
             raise Refused(400, "quote_id is required")
         session = self._quotes.get(quote_id.partition("_rate_")[0])
@@ -243,11 +272,16 @@ class Ledger:
             raise Refused(400, "Quote expired")
         if any(holding.state is not State.OWNED for holding in session.holdings):
             raise Refused(400, "Item already shipped")
+        if self.options.use_up("fail_shipping"):
+            return None
         for holding in session.holdings:
             holding.state = State.LOCKED
             self.users[holding.user_id].remove(holding)
         order_id = "order_" + self._base64url(12)
-        order = Order(order_id, quotes[0], session.holdings, session.destination, self.clock())
+        order = Order(
+            order_id, quotes[0], session.holdings, session.destination, self.clock(),
+            statuses=self._course(), stage=self.options.order_stage,
+        )  # fmt: skip
         self._orders[order_id] = order
         return order
 
@@ -258,23 +292,28 @@ class Ledger:
         return self._orders[order_id]
 
     def status_of(self, order: Order) -> OrderStatus:
-        """Return where an order stands now: queued for ever unless the options say otherwise (S20)."""
-        if self.options.order_stage is None:
-            return OrderStatus.QUEUED
-        passed = max(0, (self.clock() - order.created_at) // self.options.order_stage)
-        if self.options.cancel_orders and passed >= 1:
-            return OrderStatus.CANCELLED
-        return _STAGES[min(passed, len(_STAGES) - 1)]
+        """Return where an order stands now (S20)."""
+        return order.statuses[self._stages_passed(order)]
 
     def reached_at(self, order: Order, status: OrderStatus) -> datetime | None:
         """Return when an order came to a status, or None if it has not."""
-        stage = self.options.order_stage
-        if stage is None or self.status_of(order) not in _STAGES[_STAGES.index(status) :]:
+        if order.stage is None or status not in order.statuses[: self._stages_passed(order) + 1]:
             return None
-        return order.created_at + stage * _STAGES.index(status)
+        return order.created_at + order.stage * order.statuses.index(status)
+
+    def _stages_passed(self, order: Order) -> int:
+        passed = 0 if order.stage is None else max(0, (self.clock() - order.created_at) // order.stage)
+        return min(passed, len(order.statuses) - 1)
+
+    def _course(self) -> Sequence[OrderStatus]:
+        """Return the statuses that an order made now goes through: queued for ever unless the options say otherwise."""
+        if self.options.cancel_orders or self.options.fail_orders:
+            end = OrderStatus.CANCELLED if self.options.cancel_orders else OrderStatus.FAILED
+            return (end,) if self.options.order_stage is None else (OrderStatus.QUEUED, end)
+        return _STAGES
 
     def _draw(self, stock: PackStock, amount: int, user_id: str) -> list[Listing]:
-        held = {holding.item.id for holding in self.users.get(user_id, ())}
+        held = {holding.item.id for holding in self._claims.get(user_id, ())}
         drawn: list[Listing] = []
         for _ in range(amount):
             listing = stock.draw(self.rng, held)
@@ -304,12 +343,20 @@ class Ledger:
 
     def _own(self, holding: Holding) -> None:
         self.users.setdefault(holding.user_id, []).append(holding)
+        self._claims[holding.user_id].add(holding)
         self._holdings[holding.item.id].append(holding)
         self.pulls.append(holding)
 
     def _live_price(self, holding: Holding) -> Decimal:
         price, factor = holding.item.buyback_price, self.options.price_factor
-        return price if factor == 1 else (price * factor).quantize(CENT)
+        return price if factor == 1 else cents(price * factor)
 
     def _base64url(self, size: int) -> str:
         return base64.urlsafe_b64encode(self.rng.randbytes(size)).decode()
+
+
+def _whole(amount: object) -> int:
+    """Return a whole JSON number, also one that is written as 2.0, and 0 for anything else."""
+    if isinstance(amount, float) and amount.is_integer():
+        return int(amount)
+    return amount if isinstance(amount, int) and not isinstance(amount, bool) else 0

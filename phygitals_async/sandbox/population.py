@@ -36,12 +36,13 @@ def populate(sandbox: Sandbox, users: int, *, seed: int = 0) -> None:
         user_id = user_name(number)
         sandbox.add_user(user_id)
         for _ in range(rng.randint(0, MOST_ITEMS)):
+            pack = rng.choice(sandbox.packs)
             item = sandbox.add_item(
                 user_id,
                 name=f"{rng.randint(1986, 2025)} {rng.choice(_PLAYERS)} {rng.choice(_PRINTINGS)}",
                 buyback_price=_price(rng),
                 type=rng.choice(list(ItemSource)),
-                claw_slug=rng.choice(("topps-chrome-2024", "pokemon-vault", None)),
+                claw_id=pack.id,
                 back_image=rng.choice(("https://cdn.phygitals.com/cards/back.png", None)),
                 attributes=_attributes(rng),
                 purchased_at=now - timedelta(seconds=rng.randrange(7 * 24 * 3600)),

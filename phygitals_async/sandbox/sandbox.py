@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import enum
 import random
 import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from html import escape
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 
 import msgspec
 
 from phygitals_async.converter import build_converter
+from phygitals_async.errors import ServerError
 from phygitals_async.models import Attribute, Content, Item, ItemSource, Pack
 from phygitals_async.operations import OPERATIONS, Operation
 from phygitals_async.sandbox.answers import Answers, feed_value
@@ -22,11 +24,18 @@ from phygitals_async.sandbox.ledger import SELLBACK_WINDOW, Ledger, Refused
 from phygitals_async.sandbox.options import RateLimit, SandboxOptions, TokenBucket
 from phygitals_async.transport import Request, Response
 
+# Beyond this, a body that can be read may be too deep to be written again.
+_DEEPEST: Final = 64
 
-def utc_now() -> datetime:
-    """Return the time now, cut to the milliseconds that the API writes."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+class Derive(enum.Enum):
+    """Stands for a value that follows from others."""
+
+    FROM_PACK = "from the pack"
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 class Sandbox:
@@ -39,28 +48,33 @@ class Sandbox:
         clock: Returns the time now, UTC; replace it to move time in a test, or use `advance`.
         seed: Makes what it invents and draws repeatable.
         options: What only production does.
-
-    Attributes:
-        options: Change them at any time.
     """
 
     def __init__(
         self,
         *,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime] = _utc_now,
         seed: int | None = None,
         options: SandboxOptions | None = None,
     ) -> None:
-        self.options = options or SandboxOptions()
         self._clock = clock
         self._ahead = timedelta(0)
         # What it draws needs to be repeatable here, not unguessable.
         self._rng = random.Random(seed)  # noqa: S311
         self._stocks = {stock.pack.id: stock for stock in default_catalogue(self._rng)}
-        self._ledger = self._new_ledger()
+        self._ledger = Ledger(self.now, self._rng, options or SandboxOptions())
         self._bucket: TokenBucket | None = None
         self._converter = build_converter()
         self._routes = [(operation, _path_pattern(operation)) for operation in OPERATIONS]
+
+    @property
+    def options(self) -> SandboxOptions:
+        """What only production does. Change it, or replace it, at any time."""
+        return self._ledger.options
+
+    @options.setter
+    def options(self, options: SandboxOptions) -> None:
+        self._ledger.options = options
 
     @property
     def packs(self) -> tuple[Pack, ...]:
@@ -68,8 +82,9 @@ class Sandbox:
         return tuple(stock.pack for stock in self._stocks.values())
 
     def now(self) -> datetime:
-        """Return the sandbox's time, UTC."""
-        return self._clock() + self._ahead
+        """Return the sandbox's time, UTC, cut to the milliseconds that the API writes."""
+        now = self._clock() + self._ahead
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
     def advance(self, by: timedelta) -> None:
         """Move the sandbox's time ahead of its clock."""
@@ -77,7 +92,7 @@ class Sandbox:
 
     def wipe(self) -> None:
         """Forget users, purchases, quotes and orders, as a restart of the vendor's sandbox does (S1)."""
-        self._ledger = self._new_ledger()
+        self._ledger = Ledger(self.now, self._rng, self.options)
 
     def add_pack(self, pack: Pack, listings: Collection[Listing] = ()) -> None:
         """Offer a pack, replacing one with the same id. Each listing goes to the tier its value falls in.
@@ -100,7 +115,7 @@ class Sandbox:
         id: str | None = None,  # noqa: A002 - the API's own word.
         type: ItemSource | None = ItemSource.ENFT,  # noqa: A002 - the API's own word.
         claw_id: str | None = None,
-        claw_slug: str | None = "topps-chrome-2024",
+        claw_slug: str | Derive | None = Derive.FROM_PACK,
         image: str = f"{CDN}/cards/front.png",
         back_image: str | None = f"{CDN}/cards/back.png",
         attributes: tuple[Attribute, ...] = (),
@@ -117,13 +132,23 @@ class Sandbox:
             id: The item id; invented by default.
             type: Where the card comes from.
             claw_id: The pack's id; by default the first pack's.
-            claw_slug: The pack's slug.
+            claw_slug: The pack's slug; by default that of `claw_id`, or None where no such pack is on offer.
             image: URL of the front picture.
             back_image: URL of the back picture.
             attributes: Facts about the card.
             purchased_at: When it was pulled, UTC; now by default.
+
+        Raises:
+            TypeError: `buyback_price` is no Decimal.
+            ValueError: A value is not one that an item may have.
         """
+        if not isinstance(buyback_price, Decimal):
+            msg = f"buyback_price must be a Decimal, such as Decimal('8.50'), not {buyback_price.__class__.__name__}"
+            raise TypeError(msg)
         pulled = purchased_at or self.now()
+        pack_id = claw_id or next(iter(self._stocks))
+        if isinstance(claw_slug, Derive):
+            claw_slug = self._stocks[pack_id].pack.slug if pack_id in self._stocks else None
         listing = Listing(
             id=id or item_id(self._rng, type),
             name=name,
@@ -135,7 +160,7 @@ class Sandbox:
         )
         item = Item(
             id=listing.id,
-            claw_id=claw_id or next(iter(self._stocks)),
+            claw_id=pack_id,
             claw_slug=claw_slug,
             buyback_price=buyback_price,
             mint_address=listing.mint_address,
@@ -167,14 +192,19 @@ class Sandbox:
                 parameters = parse_qs(query, keep_blank_values=True)
                 answers = Answers(self._stocks, self._ledger, self._converter)
                 try:
+                    self._fail_instead(operation)
                     body = _object(headers.get("content-type", ""), request.body)
                     return self._json(200, getattr(answers, operation.name)(**segments, query=parameters, body=body))
                 except Refused as refused:
                     return self._json(refused.status, refused.body)
         return _default_404(request.method, path)
 
-    def _new_ledger(self) -> Ledger:
-        return Ledger(self.now, self._rng, self.options)
+    def _fail_instead(self, operation: Operation[Any]) -> None:
+        """Answer the documented 500 of an operation, if it has one and the options want it."""
+        for refusal in operation.refusals:
+            if refusal.error is ServerError and self.options.use_up("server_errors"):
+                # Of some texts, only the beginning is known.
+                raise Refused(500, refusal.text.partition("{")[0])
 
     def _seconds_to_wait(self, limit: RateLimit) -> float | None:
         if self._bucket is None or self._bucket.limit is not limit:
@@ -199,7 +229,18 @@ def _object(content_type: str, body: bytes | None) -> Mapping[str, Any]:
         plain = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise Refused(400, "Invalid JSON") from None
+    if _is_deep(plain):
+        raise Refused(400, "Invalid JSON")
     return plain if isinstance(plain, dict) else {}
+
+
+def _is_deep(plain: Any) -> bool:
+    """Whether JSON values are nested more than `_DEEPEST` levels deep."""
+    level = [plain]
+    for _ in range(_DEEPEST + 1):
+        inner = [node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list)]
+        level = [node for nodes in inner for node in nodes]
+    return bool(level)
 
 
 def _path_and_query(url: str) -> tuple[str, str]:

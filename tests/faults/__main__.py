@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from phygitals_async import Sent
 from phygitals_async.operations import OPERATIONS
 
-from .catalogue import FAULTS, Fault
-from .cells import ENGINES, Cell, cells_of, run_all
+from .catalogue import FAULTS
+from .cells import ENGINES, Cell, cells_of, examine
 
 _SENT = {Sent.NEVER: "never sent", Sent.YES: "sent", Sent.UNKNOWN: "perhaps sent", None: ""}
 
@@ -36,7 +36,8 @@ def _lines(cells: Iterable[Cell]) -> Iterable[str]:
 
 
 async def _main(words: str) -> int:
-    cells: list[Cell] = []
+    count = 0
+    problems: list[str] = []
     family = ""
     for fault in FAULTS:
         if words not in f"{fault.family}: {fault.name}":
@@ -44,21 +45,15 @@ async def _main(words: str) -> int:
         if fault.family != family:
             family = fault.family
             print(f"\n== {family} ==")
-        cells += await _show(fault)
-    problems = [problem for cell in cells for problem in cell.problems]
-    print(f"\n{len(cells)} cells, {len(problems)} broken promises", *problems, sep="\n")
+        print(fault.name)
+        for engine in ENGINES:
+            if cells_of(fault, engine):
+                cells, broken = await examine([fault], engine)
+                print(*(f"    {engine:8}{line}" for line in _lines(cells)), sep="\n", flush=True)
+                count += len(cells)
+                problems += broken
+    print(f"\n{count} cells, {len(problems)} broken promises", *problems, sep="\n")
     return 1 if problems else 0
-
-
-async def _show(fault: Fault) -> list[Cell]:
-    print(fault.name)
-    shown: list[Cell] = []
-    for engine in ENGINES:
-        if cells_of(fault, engine):
-            cells = await run_all([fault], engine)
-            print(*(f"    {engine:8}{line}" for line in _lines(cells)), sep="\n", flush=True)
-            shown += cells
-    return shown
 
 
 if __name__ == "__main__":

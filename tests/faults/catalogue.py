@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
+    ExitStack,
     asynccontextmanager,
     contextmanager,
     nullcontext,
@@ -35,7 +36,8 @@ from phygitals_transports.memory import Handler
 from .server import FaultServer, Peer, Received, Script, chunked, http
 
 KEY: Final = "sandbox-canary-5e3b0c7d91aa4f62"
-MAX_BODY: Final = 256 * 1024
+_MEGABYTE: Final = 1024 * 1024
+MAX_BODY: Final = 3 * _MEGABYTE // 2
 
 OK: Final = "ok"
 _JSON: Final = b"Content-Type: application/json\r\n"
@@ -49,7 +51,8 @@ class Site:
     Attributes:
         base_url: The client's base URL.
         transport: The client's transport.
-        heal: Puts right what the setting itself does wrong, besides listening; None where that cannot be done.
+        heal: Puts right what the setting itself does wrong, besides listening and answering well; None where that
+            cannot be done.
         around: Is entered around the call under the fault.
     """
 
@@ -127,10 +130,15 @@ async def _end(peer: Peer, end: End) -> None:
 
 def _reply(data: Wire, end: End = "close") -> Script:
     async def on_request(peer: Peer, _: Received) -> None:
-        await peer.send(data if isinstance(data, bytes) else data(peer.server.good))
+        await peer.send(_addressed(data if isinstance(data, bytes) else data(peer.server.good), peer.server))
         await _end(peer, end)
 
     return Script(on_request=on_request)
+
+
+def _addressed(data: bytes, server: FaultServer) -> bytes:
+    """Put the server's ports in their places."""
+    return data.replace(b"<port>", b"%d" % server.port).replace(b"<other port>", b"%d" % server.other_port)
 
 
 def _wire(name: str, family: str, data: Wire, *expects: str, end: End = "close", **options: Any) -> Fault:
@@ -162,7 +170,7 @@ def _says(
         return lambda _: Response(int(status[:3]), plain_headers, build(good))
 
     def data(good: bytes) -> bytes:
-        return http(build(good), status=status, headers=headers)
+        return http(build(good), status=status, kind=b"", headers=headers)
 
     return Fault(
         name=name, family=family, expects=frozenset(expects), script=_reply(data, "keep"), memory=memory, **options
@@ -235,20 +243,22 @@ def full_backlog(connect_timeout: float) -> Setting:
     """Return the setting of a port whose queue of connections is full: packets to it are dropped."""
 
     @asynccontextmanager
-    async def setting(_: FaultServer) -> AsyncIterator[Site]:
-        with socket.socket() as listener:
+    async def setting(server: FaultServer) -> AsyncIterator[Site]:
+        with ExitStack() as sockets:
+            listener = sockets.enter_context(socket.socket())
             listener.bind(("127.0.0.1", 0))
             listener.listen(0)
-            fillers = [socket.socket() for _ in range(4)]
-            for filler in fillers:
+            for _ in range(4):
+                filler = sockets.enter_context(socket.socket())
                 filler.setblocking(False)
                 filler.connect_ex(listener.getsockname())
+
+            async def heal() -> None:
+                await server.stop_listening()
+                await server.listen(sock=listener.dup())
+
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            try:
-                yield Site(url, _transport(connect_timeout=connect_timeout), None)
-            finally:
-                for filler in fillers:
-                    filler.close()
+            yield Site(url, _transport(connect_timeout=connect_timeout), heal)
 
     return setting
 
@@ -330,12 +340,23 @@ def proxy(scheme: str, *, listens: bool = True) -> Setting:
         if not listens:
             await server.stop_listening()
         connector = aiohttp.TCPConnector(limit=0, ssl=_client_tls())
+
+        async def heal() -> None:
+            await server.turn(Script(on_request=_tunnel))
+
         async with aiohttp.ClientSession(connector=connector, proxy=server.url) as session:
-            # The server is no proxy that could tunnel.
-            heal = _nothing if scheme == "http" else None
             yield Site(f"{scheme}://127.0.0.1:9", _transport(session), heal)
 
     return setting
+
+
+async def _tunnel(peer: Peer, request: Received) -> None:
+    """Be a proxy and, inside the tunnel, the server behind it, too."""
+    if request.method == "CONNECT":
+        await peer.send(b"HTTP/1.1 200 Connected\r\n\r\n")
+        await peer.writer.start_tls(_server_tls("good"))
+    else:
+        await peer.send(http(peer.server.good))
 
 
 @asynccontextmanager
@@ -345,6 +366,26 @@ async def proxy_of_the_environment(server: FaultServer) -> AsyncIterator[Site]:
     variables = {"HTTP_PROXY": server.url, "http_proxy": server.url, "NO_PROXY": "", "no_proxy": ""}
     with mock.patch.dict(os.environ, variables):
         yield Site("http://127.0.0.1:9", _transport(trust_env=True), _nothing)
+
+
+# --- Names and other ports -------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def by_name(server: FaultServer) -> AsyncIterator[Site]:
+    """Address the server by a host name: no cookie jar keeps what comes from a bare address."""
+    yield Site(f"http://localhost:{server.port}", _transport(), _nothing)
+
+
+def crossroads(setting: Setting = plain) -> Setting:
+    """Return a setting whose server listens on another port, too, and counts who comes there."""
+
+    @asynccontextmanager
+    async def elsewhere(server: FaultServer) -> AsyncIterator[Site]:
+        async with server.listen_elsewhere(), setting(server) as site:
+            yield site
+
+    return elsewhere
 
 
 @asynccontextmanager
@@ -615,7 +656,10 @@ _LARGE: Final = (
           "ResponseTooLarge", end="keep"),
     _wire("a huge header", "large", lambda good: http(good, headers=b"X-Huge: " + b"a" * 100_000 + b"\r\n"),
           "ProtocolError"),
-    _wire("many headers", "large", lambda good: http(good, headers=b"X-Many: a\r\n" * 20_000), "ProtocolError", OK),
+    # The promise is 128 headers; two of them are those of every answer.
+    _wire("128 headers", "large", lambda good: http(good, headers=b"X-Many: a\r\n" * 126), OK, end="keep"),
+    _wire("129 headers", "large", lambda good: http(good, headers=b"X-Many: a\r\n" * 127), "ProtocolError"),
+    _wire("20,000 headers", "large", lambda good: http(good, headers=b"X-Many: a\r\n" * 20_000), "ProtocolError"),
     _scripted("endless headers", "large", _flood(b"HTTP/1.1 200 OK\r\n", b"X-Many: a\r\n" * 500), "ProtocolError",
               "DeadlineExceeded"),
     _scripted("an endless header", "large", _flood(b"HTTP/1.1 200 OK\r\nX-Huge: ", b"a" * 9000), "ProtocolError",
@@ -665,24 +709,37 @@ _STATUS_LINES: Final = (
 
 _TARGETS: Final[Mapping[str, bytes]] = {
     "the same origin": b"Location: /api/v1/vm/available\r\n",
-    "another origin": b"Location: http://localhost:9/steal\r\n",
-    "nowhere": b"",
-    "a script": b"Location: javascript:alert(1)\r\n",
+    "the same origin, in full": b"Location: http://127.0.0.1:<port>/api/v1/vm/available\r\n",
+    "another port": b"Location: http://127.0.0.1:<other port>/steal\r\n",
+    "another host name": b"Location: http://localhost:<port>/steal\r\n",
+    "another host, of the same scheme": b"Location: //localhost:<port>/steal\r\n",
+    "https": b"Location: https://127.0.0.1:<port>/api/v1/vm/available\r\n",
     "a relative path": b"Location: ../../x?y=%zz#f\r\n",
     "a loop": b"Location: ?\r\n",
+    "an empty place": b"Location: \r\n",
+    "nowhere": b"",
+    "a script": b"Location: javascript:alert(1)\r\n",
     "nonsense": b"Location: http://[::1\r\n",
-    "a downgrade with the key": b"Location: http://localhost:9/?key=" + KEY.encode() + b"\r\n",
+    "bytes that are not ASCII": b"Location: http://\xff\xfe/\r\n",
+    "a place with the key": b"Location: http://localhost:<port>/?key=" + KEY.encode() + b"\r\n",
 }
+_REDIRECT_STATUSES: Final = (300, 301, 302, 303, 304, 305, 307, 308)
 _REDIRECTS: Final = (
     *(
         _says(f"{status} to {target}", "redirect", b"", "RedirectRefused", status=f"{status} Moved", headers=headers,
-              requests=1)
-        for status, most in ((301, 3), (302, 9), (303, 2), (307, 9), (308, 3))
-        for target, headers in list(_TARGETS.items())[:most]
+              requests=1, setting=crossroads())
+        for status in _REDIRECT_STATUSES
+        for target, headers in _TARGETS.items()
+    ),
+    *(
+        _wire(f"{status} from https to http", "redirect under TLS",
+              http(status=f"{status} Moved", headers=b"Location: http://127.0.0.1:<other port>/steal\r\n"),
+              "RedirectRefused", end="keep", requests=1, setting=crossroads(tls("good")))
+        for status in _REDIRECT_STATUSES
     ),
     *(
         _says(f"{status}", "redirect", b"", "RedirectRefused", status=f"{status} Odd", requests=1)
-        for status in (300, 304, 305, 306, 399)
+        for status in (306, 399)
     ),
 )  # fmt: skip
 
@@ -702,7 +759,7 @@ def _outcomes(status: int) -> tuple[str, ...]:
 
 
 _HTML_TYPE: Final = b"Content-Type: text/html\r\nServer: cloudflare\r\ncf-ray: 8d-FRA\r\n"
-_WORST: Final = (401, 404, 429, 500, 503)
+_WORST: Final = (401, 404, 429, 500, 502, 503, 504)
 _RETRY_AFTER: Final = (
     "0", "0.01", "1", "-1", "99999999", "9" * 5000, "soon", "nan", "inf", "1e3", "", "\t", "0x10",
     "Wed, 01 Jan 2020 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 -2359",
@@ -724,7 +781,7 @@ _ERROR_BODIES: Final[Mapping[str, bytes]] = {
     "error empty": b'{"error": "", "message": ""}',
     "message alone": b'{"message": "no"}',
     "error of control characters": b'{"error": "\\u0000\\u001b[31m\\r\\nX-Forged: 1\\u2028"}',
-    "error of a megabyte": b'{"error": "' + b"a" * 100_000 + b'"}',
+    "error of a megabyte": b'{"error": "' + b"a" * _MEGABYTE + b'"}',
     "error twice": b'{"error": "a", "error": "b"}',
     "error a surrogate": b'{"error": "\\ud800"}',
     "invalid UTF-8": b'{"error": "\xff\xfe"}',
@@ -743,6 +800,14 @@ _ERROR_BODIES: Final[Mapping[str, bytes]] = {
     "reserved failure": b'{"order_id": null, "status": "error", "error_message": 5}',
 }  # fmt: skip
 
+_ENORMOUS: Final = b'{"error": "no", "more": "' + b"x" * _MEGABYTE + b'"}'
+_SPECIAL: Final[Mapping[str, str]] = {
+    "an address rejected oddly": "AddressRejected",
+    "a suggestion that is none": "AddressRejected",
+    "a suggestion of nonsense": "AddressRejected",
+    "reserved failure": "ShippingRequestFailed",
+}
+
 _REFUSALS: Final = (
     *(
         _says(f"{status} with {kind}", "throttled" if status == 429 else "refusal", body, *_outcomes(status),
@@ -752,23 +817,27 @@ _REFUSALS: Final = (
             ("JSON", b'{"error": "no such luck"}', _JSON),
             ("HTML", _HTML, _HTML_TYPE),
             ("nothing", b"", b""),
+            ("an array", b'[{"error": "no"}]', _JSON),
+            ("half of the JSON", b'{"error": "no su', _JSON),
+            ("a megabyte", _ENORMOUS, _JSON),
         )
-        if kind == "JSON" or status in _WORST or (kind == "HTML" and status in (403, 502, 520))
+        if kind == "JSON" or status in _WORST or (kind == "HTML" and status in (403, 520))
     ),
     *(
-        # The text of a refusal counts however much follows it; but nobody reads beyond the transport's cap.
-        _wire(f"{status} with an enormous body", "refusal", http(b"x" * (MAX_BODY + 1), status=f"{status} No"),
-              *_outcomes(status), "ResponseTooLarge", end="keep")
+        # Nobody reads beyond the transport's cap, whatever the status.
+        _wire(f"{status} with a body over the cap", "refusal", http(b"x" * (MAX_BODY + 1), status=f"{status} No"),
+              "ResponseTooLarge", end="keep")
         for status in _WORST
     ),
     *(
         _wire(f"{status} with a body cut", "refusal", http(b'{"err', status=f"{status} No", length=99),
-              *_outcomes(status), "ConnectionLost")
+              "ConnectionLost")
         for status in _WORST
     ),
     *(
-        _says(f"400 with {kind}", "error body", body, "BadRequest", "AddressRejected", "ShippingRequestFailed",
-              status="400 No")
+        _says(f"{status} with {kind}", "error body", body, _STATUSES[status],
+              *([_SPECIAL[kind]] if kind in _SPECIAL else ()), status=f"{status} No")
+        for status in (400, 500)
         for kind, body in _ERROR_BODIES.items()
     ),
     *(
@@ -786,17 +855,27 @@ _REFUSALS: Final = (
 )  # fmt: skip
 
 _NESTED: Final = 10_000
+
+
+def _with_cookies(status: str) -> Callable[[bytes], bytes]:
+    return lambda good: http(good, status=status, headers=_COOKIES)
+
+
+_COOKIES: Final = (
+    b"Set-Cookie: a=b; Path=/\r\nSet-Cookie: c=d; Path=/; Domain=localhost\r\nSet-Cookie: e=f; Max-Age=9999\r\n"
+    b"Set-Cookie: ;;=;\xff\r\nSet-Cookie: " + b"g" * 5000 + b"=\r\n"
+)
 _BODIES: Final = (
     *(
-        _says(f"labelled {kind}", "body", lambda good: good, OK, headers=headers)
-        for kind, headers in (
-            ("HTML", b"Content-Type: text/html\r\n"),
-            ("nothing", b"Content-Type: \r\n"),
-            ("nonsense", b"Content-Type: ;;/=\r\n"),
-            ("another charset", b"Content-Type: application/json; charset=utf-16\r\n"),
-            ("an unknown charset", b"Content-Type: application/json; charset=cow\r\n"),
+        _says(f"Content-Type: {kind}", "body", lambda good: good, OK, headers=f"Content-Type: {kind}\r\n".encode())
+        for kind in (
+            "", "text/html", "text/plain", "application/octet-stream", "application/xml", "image/png",
+            "application/problem+json", "multipart/form-data; boundary=x", "application/x-www-form-urlencoded",
+            "application/json; charset=utf-16", "application/json; charset=cow", ";;/=",
         )
     ),
+    _says("no Content-Type", "body", lambda good: good, OK, headers=b""),
+    _wire("two Content-Types", "body", lambda good: http(good, headers=b"Content-Type: text/html\r\n"), OK, end="keep"),
     *(
         _says(name, "body", body, "DecodeError", *others, status=status, exact=False)
         for name, body, status, *others in (
@@ -860,8 +939,11 @@ _BODIES: Final = (
         _says(f"status {status}", "body", lambda good: good, OK, status=f"{status} Odd")
         for status in (201, 202, 203, 206, 226, 299)
     ),
-    _wire("cookies", "body", lambda good: http(good, headers=b"Set-Cookie: a=b; Path=/\r\nSet-Cookie: ;;=;\xff\r\n"
-          b"Set-Cookie: " + b"c" * 5000 + b"=" + b"\r\n"), OK, end="keep"),
+    *(
+        _wire(f"cookies with {status}", "body", _with_cookies(status), outcome, end="keep", setting=by_name)
+        for status, outcome in (("200 OK", OK), ("302 Found", "RedirectRefused"), ("401 No", "AuthenticationError"),
+                                ("500 No", "ServerError"))
+    ),
 )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -18,20 +17,27 @@ import anyio
 from attrs import Factory, define, frozen
 
 from phygitals_async import (
+    ConnectError,
+    ConnectionLost,
+    DeadlineExceeded,
+    DecodeError,
     Destination,
     OutcomeUnknown,
     PhygitalsClient,
     PhygitalsError,
+    ProtocolError,
     RedirectRefused,
     Request,
     Response,
+    ResponseTooLarge,
     RetryPolicy,
     Sent,
-    TransportError,
+    ServerError,
+    StatusError,
     build_converter,
 )
 from phygitals_async.operations import OPERATIONS, Operation
-from phygitals_transports import MemoryTransport
+from phygitals_transports import AiohttpTransport, MemoryTransport
 
 from .catalogue import FAULTS, KEY, OK, Fault
 from .server import GOOD, fault_server
@@ -201,6 +207,7 @@ async def _on_sockets(cell: Cell) -> None:
             connections = server.connections
             with site.around():
                 await _call(cell, api, lambda: Witness(len(server.received), server.connections - connections))
+            _check_places(cell, api, site.transport)
             if cell.operation.effect.is_irreversible:
                 cell.check(len(server.performed) <= 1, f"was performed {len(server.performed)} times")
             if site.heal is not None:
@@ -209,8 +216,11 @@ async def _on_sockets(cell: Cell) -> None:
                     await server.listen()
                 await site.heal()
                 await _call_again(cell, api)
+                _check_places(cell, api, site.transport)
+            cell.check(server.cookies == 0, "a cookie was sent back")
         finally:
             await api.aclose()
+            cell.check(not site.transport.is_open, "the transport keeps its session after close")
 
 
 async def _in_memory(cell: Cell) -> None:
@@ -227,11 +237,13 @@ async def _in_memory(cell: Cell) -> None:
     # What the handler says was never sent was not received, though the transport has it on its list.
     received = 0 if "ConnectError" in fault.expects else 1
     await _call(cell, api, lambda: Witness(received * len(transport.sent), 1))
+    _check_places(cell, api)
     if cell.operation.effect.is_irreversible:
         performed = received * len(transport.sent)
         cell.check(performed <= 1, f"was performed {performed} times")
     is_bad = False
     await _call_again(cell, api)
+    _check_places(cell, api)
     await api.aclose()
 
 
@@ -273,25 +285,79 @@ async def _call_again(cell: Cell, api: PhygitalsClient) -> None:
         cell.check(result == GOOD_RESULTS[cell.operation.name], f"the next good call returns {str(result)[:200]}")
 
 
+def _check_places(cell: Cell, api: PhygitalsClient, transport: AiohttpTransport | None = None) -> None:
+    """Check that no call holds a place among the requests in flight, or a connection, any more."""
+    left = api._engine.admission.in_flight
+    cell.check(left == 0, f"{left} places among the requests in flight are left")
+    session = None if transport is None else transport._given or transport._own
+    if session is not None and session.connector is not None:
+        used = len(session.connector._acquired)
+        cell.check(used == 0, f"{used} connections are still in use")
+
+
 def _name(error: PhygitalsError) -> str:
     inner = f"<{type(error.__cause__).__name__}>" if isinstance(error, OutcomeUnknown) else ""
     return type(error).__name__ + inner
 
 
 def _check_error(cell: Cell, error: PhygitalsError, seen: Witness) -> None:
-    irreversible = cell.operation.effect.is_irreversible
+    says = f"{cell.outcome} says {error.sent.value}"
+    right = _sent_of(error)
+    cell.check(error.sent is right, f"{says}, not {right and right.value}")
     if error.sent is Sent.NEVER and not cell.fault.last:
-        cell.check(seen.received == 0, f"{cell.outcome} says never sent, and {seen.received} arrived")
+        cell.check(seen.received == 0, f"{says}, and {seen.received} arrived")
     if error.sent is Sent.YES and not cell.fault.unasked:
-        cell.check(seen.received > 0, f"{cell.outcome} says sent, and nothing arrived")
-    if isinstance(error, OutcomeUnknown):
-        cell.check(irreversible, "OutcomeUnknown of a read")
-    elif isinstance(error, TransportError) and not isinstance(error, RedirectRefused) and irreversible:
-        cell.check(error.sent is Sent.NEVER, f"{cell.outcome} leaves the outcome open and does not say so")
+        cell.check(seen.received > 0, f"{says}, and nothing arrived")
+    is_open = cell.operation.effect.is_irreversible and _leaves_outcome_open(_behind(error))
+    cell.check(
+        isinstance(error, OutcomeUnknown) is is_open,
+        f"comes out as {cell.outcome}, and its outcome is {'open' if is_open else 'known'}",
+    )
     cell.check(error.operation == cell.operation.name, f"says it was {error.operation}")
     cell.check(error.attempts >= 1, "counts no attempt")
     for place, text in _texts(error):
         cell.check(KEY not in text, f"the key is in the {place}")
+
+
+# By the first class that fits. What the deadline cut off is told apart in `_sent_of`.
+_SENT: Final[Sequence[tuple[type[PhygitalsError], Sent]]] = (
+    (StatusError, Sent.YES),
+    (DecodeError, Sent.YES),
+    (RedirectRefused, Sent.YES),
+    (ResponseTooLarge, Sent.YES),
+    (ConnectError, Sent.NEVER),
+    (ConnectionLost, Sent.UNKNOWN),
+    (ProtocolError, Sent.UNKNOWN),
+)
+
+
+def _behind(error: BaseException) -> BaseException:
+    """Return the error behind an outcome nobody knows, or the error itself."""
+    return error.__cause__ or error if isinstance(error, OutcomeUnknown) else error
+
+
+def _sent_of(error: BaseException) -> Sent | None:
+    """Return what an error must say of the last attempt's request; None for an error that nobody expects."""
+    behind = _behind(error)
+    if isinstance(behind, DeadlineExceeded):
+        if behind.__cause__ is not None:
+            # It passed while waiting for the next attempt, so that the one before was the last.
+            return _sent_of(behind.__cause__)
+        return Sent.UNKNOWN if behind.attempts else Sent.NEVER
+    return next((sent for kind, sent in _SENT if isinstance(behind, kind)), None)
+
+
+def _leaves_outcome_open(error: BaseException) -> bool:
+    """Whether docs/reliability.md counts an error among those after which money or goods may have moved."""
+    if isinstance(error, ConnectError):
+        return False
+    if isinstance(error, DeadlineExceeded):
+        return _sent_of(error) is not Sent.NEVER
+    if isinstance(error, RedirectRefused):
+        return error.status not in (301, 307, 308)
+    if isinstance(error, StatusError):
+        return type(error) in (ServerError, StatusError) or error.status == 408
+    return True
 
 
 def _texts(error: PhygitalsError) -> Iterator[tuple[str, str]]:
@@ -342,24 +408,44 @@ def all_logs() -> Iterator[Log]:
         root.removeHandler(log)
 
 
-def open_sockets() -> int:
-    """Count the sockets of this process."""
-    count = 0
+@frozen
+class Footprint:
+    """What this process has of what a client may leave behind."""
+
+    sockets: int
+    tasks: frozenset[anyio.TaskInfo]
+
+
+def footprint() -> Footprint:
+    """Count what there is now."""
+    sockets = 0
     for entry in os.listdir("/proc/self/fd"):
         try:
-            count += stat.S_ISSOCK(os.stat(int(entry)).st_mode)
+            sockets += stat.S_ISSOCK(os.stat(int(entry)).st_mode)
         except OSError:
             continue
-    return count
+    return Footprint(sockets, frozenset(anyio.get_running_tasks()))
 
 
-async def left_over(sockets_before: int) -> str:
-    """Return what is still there after a moment's grace: tasks but this one, and sockets; or nothing."""
-    extra, tasks = 0, set[asyncio.Task[object]]()
+async def left_over(before: Footprint) -> str:
+    """Return what is there beyond `before` after a moment's grace, tasks and sockets; or nothing."""
+    now = before
     for _ in range(200):
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        extra = open_sockets() - sockets_before
-        if not tasks and extra <= 0:
+        now = footprint()
+        if now.sockets <= before.sockets and now.tasks <= before.tasks:
             return ""
-        await asyncio.sleep(0.01)
-    return f"{extra} sockets, tasks: {tasks}"
+        await anyio.sleep(0.01)
+    return f"{now.sockets - before.sockets} sockets, tasks: {set(now.tasks - before.tasks)}"
+
+
+async def examine(faults: Sequence[Fault], engine: Engine) -> tuple[list[Cell], list[str]]:
+    """Run all operations under some faults; return the cells and every broken promise, those about the process too."""
+    before = footprint()
+    with all_logs() as log:
+        cells = await run_all(faults, engine)
+    problems = [problem for cell in cells for problem in cell.problems]
+    whose = f"{engine}, {', '.join(fault.name for fault in faults)}"
+    if left := await left_over(before):
+        problems.append(f"{whose}: left behind: {left}")
+    problems += [f"{whose}: the key is in the log: {line[:80]}" for line in log.lines if KEY in line]
+    return cells, problems

@@ -57,6 +57,7 @@ class Peer:
         except asyncio.IncompleteReadError:
             return None
         method, target, _ = head.partition(b"\r\n")[0].decode().split(" ")
+        self.server.cookies += re.search(rb"(?im)^cookie:", head) is not None
         request = Received(self.number, method, target, body)
         self.server.record(request)
         return request
@@ -130,9 +131,11 @@ class FaultServer:
         connections: How many connections were accepted.
         received: Every request that arrived whole, but for a proxy's CONNECT, since the last `turn`.
         performed: The bodies of all the POST requests that it was asked to act on, since the last `turn`.
+        cookies: How many requests carried a cookie, ever.
         tunnels: The targets of CONNECT requests.
         peers: The connections that are open.
         listener: What accepts connections; None while it does not listen.
+        other_port: Where it listens besides, for those who are led astray; 0 where it does not.
     """
 
     good: bytes = field(repr=False)
@@ -141,9 +144,11 @@ class FaultServer:
     connections: int = 0
     received: list[Received] = Factory(list)
     performed: list[bytes] = field(factory=list, repr=False)
+    cookies: int = 0
     tunnels: list[str] = Factory(list)
     peers: set[Peer] = field(factory=set, repr=False)
     listener: asyncio.Server | None = field(default=None, repr=False)
+    other_port: int = 0
     _tasks: set[asyncio.Task[None]] = field(factory=set, repr=False)
 
     @property
@@ -168,12 +173,25 @@ class FaultServer:
         if script.on_turn is not None:
             await script.on_turn(self)
 
-    async def listen(self, tls: ssl.SSLContext | None = None) -> None:
-        """Listen, on the port it had before if it had one."""
-        self.listener = await asyncio.start_server(
-            self._accept, "127.0.0.1", self.port, ssl=tls, limit=_LARGEST_HEAD, reuse_address=True
-        )
+    async def listen(self, tls: ssl.SSLContext | None = None, *, sock: socket.socket | None = None) -> None:
+        """Listen on `sock`, or else on the port it had before if it had one."""
+        if sock is None:
+            self.listener = await asyncio.start_server(
+                self._accept, "127.0.0.1", self.port, ssl=tls, limit=_LARGEST_HEAD, reuse_address=True
+            )
+        else:
+            self.listener = await asyncio.start_server(self._accept, ssl=tls, limit=_LARGEST_HEAD, sock=sock)
         self.port = self.listener.sockets[0].getsockname()[1]
+
+    @asynccontextmanager
+    async def listen_elsewhere(self) -> AsyncIterator[None]:
+        """Listen on `other_port`, too, over plain http."""
+        listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.other_port = listener.sockets[0].getsockname()[1]
+        try:
+            yield
+        finally:
+            listener.close()
 
     async def stop_listening(self) -> None:
         """Refuse connections from now on; those that are open stay."""
@@ -224,10 +242,16 @@ async def fault_server(good: bytes, *, tls: ssl.SSLContext | None = None) -> Asy
         await server.stop()
 
 
-def http(body: bytes = b"", *, status: str = "200 OK", headers: bytes = b"", length: int | None = None) -> bytes:
-    """Return an answer framed by its Content-Length; `headers` are whole lines, each with its line end."""
+def http(
+    body: bytes = b"",
+    *,
+    status: str = "200 OK",
+    kind: bytes = b"Content-Type: application/json\r\n",
+    headers: bytes = b"",
+    length: int | None = None,
+) -> bytes:
+    """Return an answer framed by its Content-Length; `kind` and `headers` are whole lines, each with its line end."""
     size = len(body) if length is None else length
-    kind = b"" if b"content-type" in headers.lower() else b"Content-Type: application/json\r\n"
     return b"HTTP/1.1 %s\r\n%sContent-Length: %d\r\n%s\r\n%s" % (status.encode(), kind, size, headers, body)
 
 

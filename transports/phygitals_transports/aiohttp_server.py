@@ -5,33 +5,49 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from phygitals_async import Request
 from phygitals_transports.memory import Handler
+
+# What concerns the connection it came over, or the bytes before they were decoded.
+_DROPPED: Final = frozenset({"connection", "content-encoding", "content-length", "transfer-encoding"})
+# Seconds that a request under way has, when serving ends, before it is cancelled.
+_GRACE: Final = 1.0
 
 
 @asynccontextmanager
 async def serve(handler: Handler, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
     """Serve `handler` while the block runs, giving the base URL, such as `http://127.0.0.1:8765`.
 
+    Requests under way at the end of the block have a second before they are cancelled.
+
     Args:
         handler: Any function of a request, sync or async, such as a `Sandbox`. It sees the raw, still
-            encoded request target.
+            encoded request target. Headers of its answer that describe a connection or an encoding are dropped.
         host: The address to listen on.
         port: The port, or 0 for a free one.
+
+    Raises:
+        OSError: The address cannot be listened on.
     """
 
     async def answer(incoming: web.BaseRequest) -> web.Response:
+        if incoming.version == HttpVersion11 and incoming.headers.get("expect", "").lower() == "100-continue":
+            await incoming.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            # The answer has not begun: where the handler raises, aiohttp's own 500 is still to be sent.
+            incoming.writer.output_size = 0
         body = await incoming.read()
         target = incoming.raw_path
         url = f"http://{incoming.host}{target}" if target.startswith("/") else target
         outgoing = handler(Request(incoming.method, url, incoming.headers, body or None))
         response = await outgoing if inspect.isawaitable(outgoing) else outgoing
-        return web.Response(status=response.status, headers=response.headers, body=response.body)
+        headers = {name: value for name, value in response.headers.items() if name.lower() not in _DROPPED}
+        return web.Response(status=response.status, headers=headers, body=response.body)
 
-    runner = web.ServerRunner(web.Server(answer))
+    runner = web.ServerRunner(web.Server(answer), shutdown_timeout=_GRACE)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

@@ -19,10 +19,16 @@ def phygitals_sandbox() -> Sandbox:
 
 
 @pytest.fixture
-def phygitals_client(phygitals_sandbox: Sandbox) -> PhygitalsClient:
+def phygitals_transport(phygitals_sandbox: Sandbox) -> MemoryTransport:
+    """Return the transport that `phygitals_client` uses: its `sent` holds every request to `phygitals_sandbox`."""
+    return MemoryTransport(phygitals_sandbox)
+
+
+@pytest.fixture
+def phygitals_client(phygitals_transport: MemoryTransport) -> PhygitalsClient:
     """Return a client of `phygitals_sandbox`. Nothing needs closing: it holds no connection."""
     return PhygitalsClient(
-        MemoryTransport(phygitals_sandbox),
+        phygitals_transport,
         # Named in full, so that nothing is read from the environment.
         api_key="sandbox-test",
         environment=Environment.SANDBOX,

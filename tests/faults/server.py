@@ -148,6 +148,7 @@ class FaultServer:
     tunnels: list[str] = Factory(list)
     peers: set[Peer] = field(factory=set, repr=False)
     listener: asyncio.Server | None = field(default=None, repr=False)
+    _claim: socket.socket | None = field(default=None, repr=False)
     other_port: int = 0
     _tasks: set[asyncio.Task[None]] = field(factory=set, repr=False)
 
@@ -176,8 +177,14 @@ class FaultServer:
     async def listen(self, tls: ssl.SSLContext | None = None, *, sock: socket.socket | None = None) -> None:
         """Listen on `sock`, or else on the port it had before if it had one."""
         if sock is None:
+            if self._claim is None:
+                # Bound for good, so that nobody else takes the port while nothing listens on it.
+                self._claim = socket.socket()
+                self._claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                self._claim.bind(("127.0.0.1", 0))
+                self.port = self._claim.getsockname()[1]
             self.listener = await asyncio.start_server(
-                self._accept, "127.0.0.1", self.port, ssl=tls, limit=_LARGEST_HEAD, reuse_address=True
+                self._accept, "127.0.0.1", self.port, ssl=tls, limit=_LARGEST_HEAD, reuse_port=True
             )
         else:
             self.listener = await asyncio.start_server(self._accept, ssl=tls, limit=_LARGEST_HEAD, sock=sock)
@@ -202,6 +209,8 @@ class FaultServer:
     async def stop(self) -> None:
         """Listen no more, end every connection, and fail for a mistake in a script."""
         await self.stop_listening()
+        if self._claim is not None:
+            self._claim.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

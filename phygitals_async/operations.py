@@ -145,8 +145,8 @@ def _read_purchase(answer: models.PurchaseAnswer) -> models.Purchase | None:
 
 
 def _read_sellback(answer: models.SellbackAnswer) -> models.Sellback:
-    if not answer.success and answer.amount:
-        raise errors.DecodeError("refused, and yet an amount", problems=["$.success: false beside an amount"])
+    if bool(answer.amount if not answer.success else answer.error):
+        raise errors.DecodeError("both paid and refused", problems=["$.success: contradicts amount or error"])
     if not answer.success:
         raise errors.TransactionFailed(status=200, message=answer.error or "success: false")
     if answer.amount is None:

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterable, Iterable
 from inspect import isasyncgen
 from typing import Any, Final, Generic, TypeVar, cast
 
+import anyio.lowlevel
+
 from phygitals_async.errors import InvalidArgumentError
 
 K = TypeVar("K")
@@ -72,10 +74,15 @@ class Source(Generic[K]):
 
     async def wait(self) -> K | End:
         """Return the next key of an async iterable, or `END`."""
+        skipped = 0
         try:
             async for key in self._keys:
                 if self._is_wanted(key):
                     return cast(K, key)
+                skipped += 1
+                if skipped % _MOST_SKIPPED == 0:
+                    # The iterable may have them all at hand, and never let others run.
+                    await anyio.lowlevel.checkpoint()
         except Exception as failure:  # noqa: BLE001 - as above.
             self._failure = failure
         self.ended = True

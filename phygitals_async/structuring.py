@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 from attrs import define, frozen
-from cattrs import Converter, IterableValidationError, IterableValidationNote, transform_error
+from cattrs import BaseValidationError, Converter, IterableValidationError, IterableValidationNote, transform_error
 from cattrs.gen import make_dict_structure_fn, override
 
 from phygitals_async.models.fields import NULLABLE, instant, number, optional_number
@@ -228,6 +228,9 @@ def _build(cls: Any, member: Any, hook: Callable[[Any, Any], Any], places: Itera
         except Exception as error:  # noqa: BLE001 - whatever a hook raises, as cattrs has it: all of it is raised below.
             error.add_note(IterableValidationNote(f"structuring {cls} @ {place!r}", place, member))
             if budget.left <= 0:
+                if isinstance(error, BaseValidationError):
+                    # It holds what has been described so far.
+                    bad.append(error)
                 bad.append(ValueError("so many places are bad that the rest was not looked at"))
                 break
             budget.left -= 1

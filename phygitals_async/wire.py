@@ -219,16 +219,29 @@ def _readable(settings: Settings, operation: Operation[Any], body: bytes) -> dic
     # More lenient than the decoder that refused it, and needed for nothing else.
     import json
 
-    from phygitals_async.scalars import exact_number
-
     try:
-        plain = json.loads(body.decode(errors="replace"), parse_float=exact_number)
+        plain = json.loads(body.decode(errors="replace"), parse_float=str)
     except (ValueError, RecursionError):
         return {}
-    found = {name: plain.get(name) for name in operation.saves} if isinstance(plain, dict) else {}
-    return {name: value for name, value in found.items() if _is_worth_saving(value, settings)}
+    given = {name: plain.get(name) for name in operation.saves} if isinstance(plain, dict) else {}
+    saved = {name: _amount(value) if name == "amount" else _handle(value) for name, value in given.items()}
+    return {name: value for name, value in saved.items() if value is not None and not _shows_key(settings, str(value))}
 
 
-def _is_worth_saving(value: object, settings: Settings) -> bool:
-    is_scalar = isinstance(value, str | int | Decimal) and not isinstance(value, bool)
-    return is_scalar and value != "" and not _shows_key(settings, str(value))
+def _amount(value: object) -> Decimal | None:
+    """Read a JSON number, or a string that holds one, of a size that money has."""
+    text = str(value) if type(value) in (int, str) else ""
+    return Decimal(text) if re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,50})?", text) else None
+
+
+def _handle(value: object) -> str | None:
+    """Read an id that can be used and stored."""
+    return value if isinstance(value, str) and value.strip() and "\ufffd" not in value and _is_text(value) else None
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -990,6 +990,16 @@ def test_so_many_bad_places_that_the_rest_is_not_looked_at() -> None:
     assert "$.user_id: expected a string, got an integer" in caught.value.problems
 
 
+def test_one_item_full_of_bad_places_is_described() -> None:
+    """Where the bound is met inside an item, what was described of it is not thrown away."""
+    attributes = ",".join(['{"trait_type":"a","value":null}'] * 6_000)
+    item = '{"id":7,"content":{"metadata":{"name":"n","image":"i","attributes":[' + attributes + "]}}}"
+    with pytest.raises(DecodeError) as caught:
+        build_converter().loads(b'{"user_id":"u","items":[%s]}' % item.encode(), Inventory)
+    assert "$.items[0].id: expected a string, got an integer" in caught.value.problems
+    assert len(caught.value.problems) > 5_000
+
+
 def test_each_number_out_of_range_is_named() -> None:
     """A range is checked field by field: one that is exceeded hides no other."""
     body = b'[{"id":"p","name":"n","enable":true,"in_stock":true,"max_per_mint":"x","mint_price":1e20,"ev":1e20}]'

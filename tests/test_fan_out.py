@@ -303,6 +303,21 @@ async def test_skipping_many_repeated_keys_lets_others_run() -> None:
 
 
 @pytest.mark.anyio
+async def test_skipping_many_repeated_keys_of_an_async_source_lets_others_run() -> None:
+    """It has them all at hand, and is asked for more without end."""
+
+    async def same() -> AsyncIterator[int]:
+        for number in itertools.cycle([1]):
+            yield number
+
+    async with fan_out(Lookups(), same(), limit=2, distinct=True) as outcomes:
+        assert (await anext(outcomes)).key == 1
+        with anyio.move_on_after(0.01) as scope:
+            await anext(outcomes)
+        assert scope.cancelled_caught
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("ends", [StopIteration, StopAsyncIteration])
 async def test_a_source_that_raises_the_wrong_end_is_no_end(ends: type[Exception]) -> None:
     """An exception that would end the consumer's loop in silence comes out as a failure."""

@@ -864,7 +864,13 @@ SAVED: Final = [
     ("start_purchase", b"[" * 100_000, {}),
     ("sell_back", b'{"success":"yes","amount":98.50}', {"amount": Decimal("98.50")}),
     ("sell_back", b'{"success":false,"amount":98.5}', {"amount": Decimal("98.5")}),
+    ("start_purchase", b'{"session_id":"\\ud800","nfts":null}', {}),
+    ("start_purchase", b'{"session_id":"  ","nfts":null}', {}),
     ("sell_back", b'{"success":"yes","amount":true}', {}),
+    ("sell_back", b'{"success":"yes","amount":98}', {"amount": Decimal(98)}),
+    ("sell_back", b'{"success":"yes","amount":"NaN"}', {}),
+    ("sell_back", b'{"success":"yes","amount":1e-9999999999999999999}', {}),
+    ("sell_back", b'{"success":true,"amount":9.75,"error":"boom"}', {"amount": Decimal("9.75")}),
     ("request_shipping", b'{"order_id":"order_1","status":null}', {"order_id": "order_1"}),
     ("request_shipping", f'{{"order_id":"{KEY}","status":null}}'.encode(), {}),
 ]

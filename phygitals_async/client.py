@@ -246,15 +246,17 @@ class PhygitalsClient:
             TransactionFailed: The purchase failed; in sandbox, the session is unknown.
         """
         check_seconds("deadline", deadline)
-        return await self._wait_for_purchase(session_id, deadline, check_seconds("interval", interval))
+        check_seconds("interval", interval)
+        return await self._wait_for_purchase(session_id, deadline, interval, started=False)
 
-    async def _wait_for_purchase(self, session_id: str, deadline: float, interval: float) -> Purchase:
+    async def _wait_for_purchase(self, session_id: str, deadline: float, interval: float, *, started: bool) -> Purchase:
         return await waiting.wait_for_purchase(
             lambda seconds: self.get_purchase(session_id, deadline=seconds),
             session_id,
             deadline,
             interval,
             self._engine.within,
+            started=started,
         )
 
     async def purchase(
@@ -275,7 +277,8 @@ class PhygitalsClient:
 
         Raises:
             OutcomeUnknown: The answer to the start was lost: see there how to find out.
-            PurchasePending: The deadline passed after the start; wait again with the session id.
+            PurchasePending: The deadline passed after the start, or the client was closed; wait again with the
+                session id.
             TransactionFailed: The purchase failed.
             OutOfStock: The pack cannot be bought now.
             AmountOutOfRange: The amount is above the pack's `max_per_mint`.
@@ -286,7 +289,8 @@ class PhygitalsClient:
         at_most = min(deadline, self._engine.deadline)
         started = await self.start_purchase(pack_id, amount, user_id, deadline=at_most)
         try:
-            return await self._wait_for_purchase(started.session_id, ends - anyio.current_time(), interval)
+            left = ends - anyio.current_time()
+            return await self._wait_for_purchase(started.session_id, left, interval, started=True)
         except BaseException as error:  # Cancellation above all: the only handle on what was bought must not be lost.
             error.add_note(f"the purchase was started: go on with wait_for_purchase({started.session_id!r})")
             raise

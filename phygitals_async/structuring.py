@@ -22,7 +22,7 @@ from attrs import define, frozen
 from cattrs import BaseValidationError, Converter, IterableValidationError, IterableValidationNote, transform_error
 from cattrs.gen import make_dict_structure_fn, override
 
-from phygitals_async.models.fields import NULLABLE, instant, number, optional_number
+from phygitals_async.models.fields import NULLABLE, OpenEnum, instant, number, optional_number
 from phygitals_async.scalars import (
     JSON_NAMES,
     SCALARS,
@@ -308,7 +308,7 @@ def _unstructure_attrs(cls: Any, converter: Converter) -> Callable[[Any], dict[s
     """Write every field but the optional ones that hold their default itself: those the answer did not have."""
     attrs.resolve_types(typing.get_origin(cls) or cls)
     fields = [
-        (a.name, attrs.NOTHING if a.metadata == NULLABLE else a.default, converter.get_unstructure_hook(a.type))
+        (a.name, attrs.NOTHING if a.metadata == NULLABLE else a.default, _unstructure_hook(a.type, converter))
         for a in attrs.fields(cls)
     ]
 
@@ -321,6 +321,13 @@ def _unstructure_attrs(cls: Any, converter: Converter) -> Callable[[Any], dict[s
         return plain
 
     return unstructure
+
+
+def _unstructure_hook(cls: Any, converter: Converter) -> Callable[[Any], Any]:
+    # cattrs takes an enum of texts for a text, and would leave its members in the plain values.
+    if any(isinstance(member, type) and issubclass(member, OpenEnum) for member in (cls, *typing.get_args(cls))):
+        return lambda value: value.value if isinstance(value, OpenEnum) else value
+    return converter.get_unstructure_hook(cls)
 
 
 def _unstructure_decimal(value: Decimal) -> float | str:

@@ -39,7 +39,7 @@ class Response:
 
     Attributes:
         status: The status code, an int and not an enum: CDNs answer with numbers no enum knows.
-        headers: Answers lower-case header names.
+        headers: Header names in any case.
         body: The whole body, content encoding removed.
     """
 

@@ -9,6 +9,7 @@ from typing import Final
 import anyio
 
 from phygitals_async.errors import (
+    ClientClosed,
     DeadlineExceeded,
     PhygitalsError,
     PurchasePending,
@@ -31,11 +32,14 @@ async def wait_for_purchase(
     deadline: float,
     interval: float,
     within: Callable[[float, Callable[[], Awaitable[Purchase]]], Awaitable[Purchase]],
+    *,
+    started: bool = False,
 ) -> Purchase:
     """Call `poll`, which takes its own deadline in seconds, until it gives the purchase or raises a lasting error.
 
     Raises:
-        PurchasePending: The deadline passed first.
+        PurchasePending: The deadline passed first; or the client was closed, if the purchase was `started` by the same
+            call: `ClientClosed` would say that nothing was sent.
     """
     last: PhygitalsError | None = None
     polls = 0
@@ -60,8 +64,12 @@ async def wait_for_purchase(
     try:
         return await within(deadline, keep_polling)
     except DeadlineExceeded:
-        pass
-    msg = f"still pending after {deadline:g} s: unknown, not failed; resume with session {session_id}"
+        end = f"after {deadline:g} s"
+    except ClientClosed as error:
+        if not started:
+            raise
+        last, end = error, "when the client was closed"
+    msg = f"still pending {end}: unknown, not failed; resume with session {session_id}"
     pending = PurchasePending(msg, session_id=session_id)
     pending.describe("wait_for_purchase", {"session_id": session_id}, polls)
     raise pending from last

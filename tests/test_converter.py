@@ -399,6 +399,18 @@ def test_the_inventory_fixture_survives_the_way_in_and_out() -> None:
     assert CONVERTER.structure(CONVERTER.unstructure(inventory), Inventory) == inventory
 
 
+@pytest.mark.parametrize("source", [*ItemSource, ItemSource("moon"), None])
+def test_the_way_back_and_forth_again(source: ItemSource | None) -> None:
+    """Plain values are plain, open enums too, and structure to what they came from."""
+    inventory = CONVERTER.loads(INVENTORY, Inventory)
+    typed = attrs.evolve(inventory, items=(attrs.evolve(inventory.items[0], type=source),))
+    plain = CONVERTER.unstructure(typed)
+    assert type(plain["items"][0].get("type")) in (str, type(None))
+    assert CONVERTER.structure(plain, Inventory) == typed
+    order = CONVERTER.structure(fixture_json("ship-order.json"), ShippingOrder)
+    assert type(CONVERTER.unstructure(order)["status"]) is str
+
+
 def test_plain_values_of_another_json_parser_are_structured() -> None:
     """`structure` takes what `json.loads` gives, whose numbers are floats, as any cattrs converter does."""
     inventory = CONVERTER.structure(fixture_json("inventory.json"), Inventory)

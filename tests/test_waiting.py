@@ -590,10 +590,29 @@ async def test_the_session_is_carried_also_where_the_client_is_closed_meanwhile(
         return PENDING
 
     api, _ = _client(handler)
-    with pytest.raises(ClientClosed) as caught:
+    with pytest.raises(PurchasePending, match="when the client was closed") as caught:
         await api.purchase("pack", 1, "user")
     assert polls == 1
-    assert caught.value.arguments == {"session_id": SESSION}
+    assert isinstance(caught.value.__cause__, ClientClosed)
+    assert caught.value.session_id == SESSION
+
+
+@pytest.mark.anyio
+async def test_a_client_closed_between_start_and_first_poll() -> None:
+    """`ClientClosed` would say that nothing was sent, and the purchase was."""
+    started = Response(200, {}, fixture_bytes("purchase-init.json"))
+
+    async def handler(request: Request) -> Response:
+        api._engine.closed = True
+        return started
+
+    api, transport = _client(handler)
+    with pytest.raises(PurchasePending) as caught:
+        await api.purchase("pack", 1, "user")
+    assert caught.value.session_id == SESSION
+    assert len(transport.sent) == 1
+    with pytest.raises(ClientClosed):
+        await api.wait_for_purchase(SESSION)
 
 
 # Orders

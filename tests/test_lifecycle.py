@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -611,6 +612,22 @@ async def test_a_client_forgotten_in_a_running_loop_is_told_of() -> None:
             del api
             gc.collect()
     assert len(told) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_transport_forgotten_in_a_cycle_goes_before_its_session() -> None:
+    """The garbage collector may take the members of a cycle in any order, and aiohttp complains of an open session."""
+    async with serve(lambda _: EMPTY) as url:
+        transport: Any = AiohttpTransport()
+        await transport.send(Request("GET", f"{url}/", {}))
+        session = weakref.ref(transport._own)
+        transport.itself = transport
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            del transport
+            gc.collect()
+        assert session() is None
+        assert not [message for message in messages(seen) if "Unclosed" in message]
 
 
 @pytest.mark.asyncio

@@ -430,7 +430,8 @@ def footprint() -> Footprint:
 async def left_over(before: Footprint) -> str:
     """Return what is there beyond `before` after a moment's grace, tasks and sockets; or nothing."""
     now = before
-    for _ in range(200):
+    # The system's resolver looks for an unknown host in a thread that nothing can end, with a patience of its own.
+    for _ in range(6_000):
         now = footprint()
         if now.sockets <= before.sockets and now.tasks <= before.tasks:
             return ""

@@ -11,6 +11,7 @@ import anyio.lowlevel
 from attrs import define
 
 from phygitals_async.errors import DeadlineExceeded
+from phygitals_async.runtime import current_task
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,7 +40,6 @@ class Deadlines:
         # Imported late: it is a third of this package's import time.
         import asyncio
 
-        self._current_task = asyncio.current_task
         self._cancelled = asyncio.CancelledError
         self._watches: set[_Watch] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -51,10 +51,7 @@ class Deadlines:
         Raises:
             DeadlineExceeded: The time was up first.
         """
-        try:
-            task = self._current_task()
-        except RuntimeError:
-            task = None
+        task = current_task()
         if task is None:
             with anyio.move_on_after(seconds):
                 return await call(*args, **kwargs)

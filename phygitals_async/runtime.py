@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import anyio
 import anyio.lowlevel
 
 from phygitals_async.errors import ConfigurationError
@@ -51,17 +53,39 @@ class Affinity:
             msg = f"{self._owner} is in use by another event loop; make one for each loop"
             raise ConfigurationError(msg)
         self._runtime, self._process = runtime, os.getpid()
-        # A loop of asyncio is asked itself: anyio finds out anew which loop it is each time.
-        self.now = getattr(runtime, "time", anyio.current_time)
+        # A loop of asyncio is asked itself: anyio finds out anew which loop it is each time. But where it only hosts
+        # trio, it is trio's clock that everything here sleeps by.
+        self.now = anyio.current_time if current_task() is None else runtime.time
         return True
 
 
-def current_task() -> asyncio.Task[Any] | None:
-    """Return the current task of asyncio, or None under trio, which needs no help with cancelling."""
-    import asyncio
+class Event(Protocol):
+    """What the events of asyncio and of anyio have in common."""
 
+    def set(self) -> None:
+        """Wake who waits."""
+        ...
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        ...
+
+    async def wait(self) -> Any:
+        """Wait until it is set."""
+        ...
+
+
+def event_class() -> Callable[[], Event]:
+    """Return asyncio's own class of events in asyncio, at half the cost of anyio's, and anyio's elsewhere."""
+    return anyio.Event if current_task() is None else cast("Callable[[], Event]", sys.modules["asyncio"].Event)
+
+
+def current_task() -> asyncio.Task[Any] | None:
+    """Return the current task of asyncio, or None under trio, also where trio is the guest of a loop of asyncio."""
+    # Where nobody has imported asyncio, nothing runs in it; importing it here would slow this package's import down.
+    asyncio = sys.modules.get("asyncio")
     try:
-        return asyncio.current_task()
+        return None if asyncio is None else asyncio.current_task()
     except RuntimeError:
         return None
 

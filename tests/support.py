@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,3 +23,12 @@ def fixture_bytes(name: str) -> bytes:
 def fixture_json(name: str) -> Any:
     """Return a documented payload as plain Python values."""
     return json.loads(fixture_bytes(name))
+
+
+async def noting(seen: list[BaseException], call: Awaitable[object]) -> None:
+    """Await a call, and note what it raises on its way out, cancellation too."""
+    try:
+        await call
+    except BaseException as error:
+        seen.append(error)
+        raise

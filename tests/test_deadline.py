@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import pickle
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -28,6 +28,7 @@ from phygitals_async import (
 )
 from phygitals_async.deadline import Deadlines
 from phygitals_transports import MemoryTransport
+from support import noting
 
 TINY = 0.001
 NO_SECONDS: list[Any] = [0, 0.0, -1, math.nan, math.inf, -math.inf, True, "3", 3j]
@@ -176,15 +177,8 @@ async def test_an_outer_scope_cancels_a_call_under_way() -> None:
     server = Stuck("u")
     raised: list[BaseException] = []
 
-    async def call() -> None:
-        try:
-            await client(server).get_inventory("u")
-        except BaseException as error:
-            raised.append(error)
-            raise
-
     async with anyio.create_task_group() as group:
-        group.start_soon(call)
+        group.start_soon(noting, raised, client(server).get_inventory("u"))
         while not server.waiting:
             await anyio.lowlevel.checkpoint()
         group.cancel_scope.cancel()
@@ -279,6 +273,20 @@ async def test_any_positive_number_of_seconds_is_a_deadline(seconds: float) -> N
         assert inventory.user_id == "a"
 
 
+def run_as_guest(main: Callable[[], Awaitable[None]]) -> None:
+    """Run trio in a loop of asyncio."""
+
+    async def host() -> None:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            main, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=done.set_result
+        )
+        (await done).unwrap()
+
+    asyncio.run(host())
+
+
 def test_trio_as_a_guest_of_asyncio() -> None:
     """Under trio's guest mode a loop of asyncio is there but not the one that runs the call."""
     server = Stuck("u")
@@ -289,15 +297,7 @@ def test_trio_as_a_guest_of_asyncio() -> None:
         with pytest.raises(DeadlineExceeded):
             await api.get_inventory("u", deadline=TINY)
 
-    async def host() -> None:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
-        trio.lowlevel.start_guest_run(
-            guest, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=done.set_result
-        )
-        (await done).unwrap()
-
-    asyncio.run(host())
+    run_as_guest(guest)
     assert server.waiting == server.let_go
 
 
@@ -334,3 +334,19 @@ async def test_one_timer_serves_awaits_of_every_length() -> None:
     assert not deadlines._watches
     deadlines.stop()
     assert deadlines._timer is None
+
+
+def test_trio_as_a_guest_keeps_its_own_time() -> None:
+    """The hosting loop has another clock: a pause asked for is as long as asked, neither nothing nor for ever."""
+    times: list[float] = []
+
+    def handler(_: Request) -> Response:
+        times.append(trio.current_time())
+        return Response(429, {"retry-after": "0.1"}, b"") if len(times) == 1 else Response(200, {}, b"[]")
+
+    async def guest() -> None:
+        assert await client(handler, deadline=60.0).list_packs() == ()
+
+    run_as_guest(guest)
+    first, second = times
+    assert second - first >= 0.1

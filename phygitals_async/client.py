@@ -85,11 +85,11 @@ class PhygitalsClient:
         observer: Observer | None = None,
         converter: PhygitalsConverter | None = None,
     ) -> None:
+        key = conceal(api_key)
+        del api_key  # Error reporters show the locals of every frame.
         # Imported late: cattrs is a fifth of this package's import time, and only clients need it.
         from phygitals_async.converter import build_converter
 
-        key = conceal(api_key)
-        del api_key  # Error reporters show the locals of every frame.
         _check_parts(transport, retry, converter)
         settings = resolve_settings(key, environment, base_url, path_prefix)
         if transport is None:
@@ -289,9 +289,9 @@ class PhygitalsClient:
         at_most = min(deadline, self._engine.deadline)
         started = await self.start_purchase(pack_id, amount, user_id, deadline=at_most)
         try:
-            left = ends - anyio.current_time()
+            left = max(0.0, ends - anyio.current_time())
             return await self._wait_for_purchase(started.session_id, left, interval, started=True)
-        except BaseException as error:  # Cancellation above all: the only handle on what was bought must not be lost.
+        except BaseException as error:  # Cancellation too takes the only handle on what was bought along; passed on.
             error.add_note(f"the purchase was started: go on with wait_for_purchase({started.session_id!r})")
             raise
 
@@ -366,8 +366,8 @@ class PhygitalsClient:
     ) -> AsyncIterator[ShippingOrder]:
         """Yield a shipping order now, and again at each change of its status, until it is terminal.
 
-        It polls on through passing failures; each poll has the client's deadline (API sheet, 2.11). Sandbox orders stay
-        queued, so give a deadline where that matters.
+        It polls on through passing failures, unless a `Retry-After` asks for more than an hour; each poll has the
+        client's deadline (API sheet, 2.11). Sandbox orders stay queued, so give a deadline where that matters.
 
         Args:
             order_id: From `request_shipping`.
@@ -377,6 +377,7 @@ class PhygitalsClient:
         Raises:
             DeadlineExceeded: The deadline passed first; its `__cause__` is the last poll's error, if it had one.
             OrderNotFound: Unknown, or another partner's.
+            RateLimited: The server asked to stay away for more than an hour.
         """
 
         def poll(left: float | None) -> Awaitable[ShippingOrder]:

@@ -24,6 +24,8 @@ from phygitals_async.retry import is_passing
 _LONGEST_POLL: Final = 15.0
 _GROWTH: Final = 1.5
 _LONGEST_PAUSE: Final = 5.0
+# An order is watched for days, and without a deadline if none is given: a server that asks for more ends it.
+_LONGEST_ASKED: Final = 3600.0
 
 
 async def wait_for_purchase(
@@ -93,7 +95,7 @@ async def watch_order(
             # A poll has the client's deadline, or what is left of this one.
             order = await poll(left)
         except PhygitalsError as error:
-            if not _may_pass(error):
+            if not _may_pass(error) or _asked(error) > _LONGEST_ASKED:
                 raise
             last = error
         else:
@@ -119,5 +121,9 @@ def _may_pass(error: PhygitalsError) -> bool:
 def _pause(interval: float, last: PhygitalsError | None) -> float:
     """Spread polls that started together over a quarter of the interval either way, and never ask before told to."""
     jittered = interval * random.uniform(0.75, 1.25)  # noqa: S311 - no secret depends on it.
-    asked = last.retry_after if isinstance(last, StatusError) else None
-    return max(jittered, asked or 0.0)
+    return max(jittered, _asked(last))
+
+
+def _asked(error: PhygitalsError | None) -> float:
+    """Return the seconds that the server asked to wait."""
+    return (error.retry_after or 0.0) if isinstance(error, StatusError) else 0.0

@@ -50,7 +50,7 @@ from phygitals_async import (
 from phygitals_async.sandbox.options import SandboxOptions
 from phygitals_transports import MemoryTransport
 from phygitals_transports.memory import Handler
-from support import ONCE, fixture_bytes, fixture_json
+from support import ONCE, fixture_bytes, fixture_json, noting
 
 KEY = "sandbox-0123456789"
 CONVERTER = build_converter()
@@ -313,15 +313,8 @@ async def test_cancelling_a_waiter_is_cancellation(stuck: bool) -> None:
 
     api, transport = _client(handler)
 
-    async def wait() -> None:
-        try:
-            await api.wait_for_purchase(SESSION, interval=1000.0, deadline=5000.0)
-        except BaseException as error:
-            seen.append(error)
-            raise
-
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(wait)
+        tasks.start_soon(noting, seen, api.wait_for_purchase(SESSION, interval=1000.0, deadline=5000.0))
         await polled.wait()
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
@@ -731,6 +724,18 @@ async def test_a_passing_failure_does_not_end_the_watching_of_an_order() -> None
     start = anyio.current_time()
     assert [str(order.status) for order in await _watched(api)] == ["queued", "delivered"]
     assert anyio.current_time() - start > 300
+
+
+@pytest.mark.parametrize("asked", ["3601", "9" * 35])
+@pytest.mark.anyio
+async def test_a_server_that_wants_nobody_for_long_ends_the_watching(asked: str) -> None:
+    """Years of silence are no watching."""
+    api, transport = _client(_script([_order("queued"), Response(429, {"retry-after": asked}, b"")]))
+    watching = api.watch_order("order_123")
+    assert str((await anext(watching)).status) == "queued"
+    with pytest.raises(RateLimited):
+        await anext(watching)
+    assert len(transport.sent) == 2
 
 
 @pytest.mark.anyio

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import anyio
 
+from phygitals_async.line import Line
 from phygitals_async.pacing import Pacer
 
 
@@ -26,26 +25,19 @@ class Admission:
         self.asked_too_long = False
         self.pacer = Pacer()
         self._limit = limit
-        self._waiting: deque[anyio.Event] = deque()
-        self._idle: anyio.Event | None = None
+        self._line = Line()
+        self._idle = Line()
         self._turn = anyio.Lock()
-        self._closing: anyio.Event | None = None
-        self._closed = False
+        self._closing = anyio.Event()
 
     def close(self) -> None:
         """Let everybody who waits in at once, to find the client closed and `leave`."""
-        self._closed = True
-        while self._waiting:
+        self._closing.set()
+        while self._line.notify():
             self.in_flight += 1
-            self._waiting.popleft().set()
-        if self._closing is not None:
-            self._closing.set()
 
     async def rest(self, seconds: float) -> None:
         """Wait for some time, but no longer than until `close`."""
-        if self._closed:
-            return
-        self._closing = self._closing or anyio.Event()
         with anyio.move_on_after(seconds):
             await self._closing.wait()
 
@@ -59,44 +51,30 @@ class Admission:
     async def enter(self) -> None:
         """Wait for a place and for the moment to send. Whoever entered must `leave`."""
         if self.in_flight >= self._limit:
-            await self._queue()
+            # A place that is handed over to a call which is cancelled meanwhile goes to the next.
+            await self._line.wait(give_back=self.leave)
         else:
             self.in_flight += 1
         if self.pacer.rate is not None:
             try:
                 await self._wait_for_slot()
-            except BaseException:  # Cancellation above all: the place must not be lost with the call.
+            except BaseException:  # Cancelled, in whatever way the event loop has: the place must not go with the call.
                 self.leave()
                 raise
 
     def leave(self) -> None:
         """Give the place to the next in line."""
-        if self._waiting:
-            # The place is handed over without becoming free: nobody can slip in between.
-            self._waiting.popleft().set()
+        # It is handed over without becoming free: nobody can slip in between.
+        if self._line.notify():
             return
         self.in_flight -= 1
-        if not self.in_flight and self._idle is not None:
-            self._idle.set()
-            self._idle = None
+        if not self.in_flight:
+            self._idle.notify_all()
 
     async def wait_until_idle(self) -> None:
         """Wait until nothing is in flight."""
         if self.in_flight:
-            self._idle = self._idle or anyio.Event()
             await self._idle.wait()
-
-    async def _queue(self) -> None:
-        turn = anyio.Event()
-        self._waiting.append(turn)
-        try:
-            await turn.wait()
-        except BaseException:  # Cancelled in line: a place handed over meanwhile goes to the next.
-            if turn.is_set():
-                self.leave()
-            else:
-                self._waiting.remove(turn)
-            raise
 
     def _take_slot(self, now: float) -> bool:
         """Take the present moment to send, unless others wait for it."""
@@ -106,6 +84,6 @@ class Admission:
         # One at a time waits for the next moment: whoever else comes, and any new pause, stays behind it.
         async with self._turn:
             now = anyio.current_time()
-            while not self._closed and not self.pacer.take_if_free(now):
+            while not self._closing.is_set() and not self.pacer.take_if_free(now):
                 await self.rest(self.pacer.due(now) - now)
                 now = anyio.current_time()

@@ -59,7 +59,7 @@ class Reply(Generic[T]):
             answer = decode(engine.settings, engine.converter, self.operation, self.response)
         except PhygitalsError as error:
             engine.give_up(self.call, self.operation, self.arguments, error)
-        except BaseException as error:  # A bug in somebody's structure hook.
+        except BaseException as error:  # Whatever a structure hook of somebody's raises: it ends the call, and passes.
             engine.abandon(self.call, self.operation, error)
             raise
         if engine.hooks is not None:
@@ -124,7 +124,7 @@ class Engine:
             response = await self._send_until_answered(call, operation, checked, request, seconds)
         except PhygitalsError as error:
             self.give_up(call, operation, checked, error)
-        except BaseException as error:  # Cancelled, or a bug of a transport: it is not this library's to translate.
+        except BaseException as error:  # Cancellation, or a transport's bug: noted for what it leaves open; passed on.
             self.abandon(call, operation, error)
             raise
         return Reply(self, operation, checked, response, call)
@@ -212,8 +212,8 @@ class Engine:
         failures = 0
         last: PhygitalsError | None = None
         while True:
-            self._check_open(last)
             if not admission.enter_at_once(now):
+                self._check_open(last)
                 now = await self._wait_to_enter(latest, seconds, last)
             try:
                 self._check_open(last)

@@ -16,6 +16,7 @@ import anyio.lowlevel
 
 from phygitals_async.config import check_count
 from phygitals_async.errors import AuthenticationError, InvalidArgumentError, NotAttempted, PhygitalsError
+from phygitals_async.line import Line
 from phygitals_async.observer import Hooks
 from phygitals_async.outcomes import Batch, Failed, Found, Outcome
 from phygitals_async.progress import Progress, current_progress
@@ -46,6 +47,9 @@ def fan_out(
     raised. An `AuthenticationError` ends the run: lookups in flight finish, no further key is tried, and each remaining
     one comes out as `Failed` with `NotAttempted` (without end, if the keys have none). If reading `keys` raises, that
     error is raised after every outcome of the keys already read has been delivered.
+
+    It is for lookups: outcomes that nobody has taken are gone when the block is left. Calls that move money or goods
+    belong where every outcome is taken, as `fan_out_all` does, and are not to be cancelled.
 
     Args:
         fetch: Any lookup by key, such as `api.get_card`.
@@ -130,9 +134,9 @@ class FanOut(Generic[K, V]):
         self._pending = 0
         self._read: deque[K] = deque()
         self._ready: deque[tuple[K, Any, PhygitalsError | None]] = deque()
-        self._key_ready = Signal()
-        self._outcome_ready = Signal()
-        self._room = Signal()
+        self._key_ready = Line()
+        self._outcome_ready = Line()
+        self._room = Line()
         self._ended_by: AuthenticationError | None = None
         self._stopped = False
         self._cut_short = False
@@ -163,7 +167,7 @@ class FanOut(Generic[K, V]):
         group.cancel_scope.cancel()
         try:
             await group.__aexit__(exc_type, exc, tb)
-        except BaseExceptionGroup as errors:
+        except BaseExceptionGroup as errors:  # The group's way to raise whatever came; sorted out below.
             everything = errors
         else:
             if self._crash is not None:
@@ -259,7 +263,7 @@ class FanOut(Generic[K, V]):
             # One that starts while the run is being left reads nothing more.
             await anyio.lowlevel.checkpoint_if_cancelled()
             await work()
-        except BaseException as crash:  # Noted, so that the run is not taken for complete, and raised on.
+        except BaseException as crash:  # Cancellation too ends a run; noted, lest it pass for complete, and raised on.
             if not isinstance(crash, anyio.get_cancelled_exc_class()):
                 self._bugs.append(crash)
             # Only the first ended the run: the others are the run being cancelled because of it, or being left.
@@ -343,22 +347,24 @@ class FanOut(Generic[K, V]):
             self.progress.resumes = 0.0
 
     async def _look_up(self, key: K) -> tuple[K, Any, PhygitalsError | None]:
+        looked_up: tuple[K, Any, PhygitalsError | None]
         self.progress.in_flight += 1
         try:
             brought = await self._fetch(key)
         except PhygitalsError as failure:
             if isinstance(failure, AuthenticationError):
                 self._ended_by = failure
-            self._adapt(answered=False)
-            return key, None, failure
+            looked_up = key, None, failure
         else:
-            self._adapt(answered=True)
-            return key, brought, None
+            looked_up = key, brought, None
         finally:
             self.progress.in_flight -= 1
+        if self.progress.throttled:
+            self._adapt(answered=looked_up[2] is None)
+        return looked_up
 
     def _adapt(self, *, answered: bool) -> None:
-        """Halve the lookups in flight when the server has throttled, and add them back one by one."""
+        """Halve the lookups in flight when the server has throttled again, and add them back one by one."""
         if self.progress.throttled > self._throttled:
             self._throttled = self.progress.throttled
             self._allowed = max(1.0, self._allowed / 2)
@@ -371,38 +377,3 @@ def _not_attempted(because: AuthenticationError) -> NotAttempted:
     error = NotAttempted("not tried: the API key was refused earlier in this run")
     error.__cause__ = because
     return error
-
-
-class Signal:
-    """Wakes who waits for something, in the order they came; costs nothing while nobody does."""
-
-    def __init__(self) -> None:
-        self._make: Callable[[], anyio.Event] = anyio.Event
-        self._waiting: deque[anyio.Event] = deque()
-
-    def notify(self) -> bool:
-        """Wake the first in line, and say whether there was one."""
-        if not self._waiting:
-            return False
-        self._waiting.popleft().set()
-        return True
-
-    def notify_all(self) -> None:
-        """Wake everybody."""
-        while self._waiting:
-            self.notify()
-
-    async def wait(self) -> None:
-        """Wait for the next notification."""
-        turn = self._make()
-        # The event loop's own class, so that anyio need not find out anew which loop it is each time.
-        self._make = type(turn)
-        self._waiting.append(turn)
-        try:
-            await turn.wait()
-        except BaseException:  # Cancelled: a notification that came all the same is for the next in line.
-            if turn.is_set():
-                self.notify()
-            else:
-                self._waiting.remove(turn)
-            raise

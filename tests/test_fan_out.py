@@ -37,7 +37,7 @@ from phygitals_async import (
     fan_out,
     fan_out_all,
 )
-from phygitals_async.fan_out import Signal
+from phygitals_async.line import Line
 from phygitals_transports import MemoryTransport
 
 NO_COUNT: list[Any] = [0, -1, True, 1.5, "3", None]
@@ -443,10 +443,10 @@ async def test_only_as_many_wake_as_there_is_room_for() -> None:
     """A slow consumer's every step wakes one waiting lookup, not all of them."""
     steps = 0
 
-    class Counting(Signal):
-        async def wait(self) -> None:
+    class Counting(Line):
+        async def wait(self, give_back: Callable[[], object] | None = None) -> None:
             nonlocal steps
-            await super().wait()
+            await super().wait(give_back)
             steps += 1
 
     run: FanOut[int, str] = fan_out(Lookups(), range(400), limit=50)

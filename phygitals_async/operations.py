@@ -9,12 +9,13 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final, Generic, TypeVar
 
 from attrs import Factory, field, frozen
 
 from phygitals_async import errors, models
-from phygitals_async.arguments import AMOUNT, DESTINATION, FLAG, ID, IDS, PULLS_LIMIT, Argument
+from phygitals_async.arguments import AMOUNT, DESTINATION, FLAG, ID, IDS, PULLS_LIMIT, Argument, check_id
 
 T = TypeVar("T")
 
@@ -77,7 +78,8 @@ class Operation(Generic[T]):
         effect: What the call does. One that moves money or goods is sent at most once.
         answer: What a 2xx body is structured into.
         read: Takes the result out of the answer, or raises the refusal that hides in it.
-        saves: What to save, by the answer's own names, of an answer that is not what it should be.
+        saves: What to save of an answer that is not what it should be: by the answer's own names, what reads a value
+            that can be used, and gives None for any other.
         refusals: The refusals it knows; other answers get the class of their status.
         segments: The path in pieces, each with the name of the argument that follows it, or with an empty one.
     """
@@ -90,7 +92,7 @@ class Operation(Generic[T]):
     effect: Effect = Effect.READS
     answer: Any
     read: Callable[[Any], T] = Factory(lambda: _as_it_is)
-    saves: Sequence[str] = ()
+    saves: Mapping[str, Callable[[object], Any]] = field(factory=dict)
     refusals: Sequence[Refusal] = ()
     segments: Sequence[tuple[str, str]] = field(init=False)
     _arguments: Mapping[str, Argument] = field(init=False)
@@ -132,6 +134,21 @@ def _read_started(answer: models.StartedPurchase) -> models.StartedPurchase:
     if answer.session_id in ("", ".", ".."):
         raise errors.DecodeError("no session in the answer", problems=["$.session_id: empty"])
     return answer
+
+
+def _save_id(value: object) -> str | None:
+    try:
+        text = check_id("it", value)
+    except errors.InvalidArgumentError:
+        return None
+    # A body that is no UTF-8 was read with this in the place of what could not be.
+    return text if text.strip() and "\ufffd" not in text else None
+
+
+def _save_amount(value: object) -> Decimal | None:
+    """Read a JSON number, or a string that holds one, of a size that money has."""
+    text = str(value) if type(value) in (int, str) else ""
+    return Decimal(text) if re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,50})?", text) else None
 
 
 def _read_purchase(answer: models.PurchaseAnswer) -> models.Purchase | None:
@@ -224,7 +241,7 @@ START_PURCHASE: Final = Operation[models.StartedPurchase](
     effect=Effect.MOVES_MONEY,
     answer=models.StartedPurchase,
     read=_read_started,
-    saves=["session_id"],
+    saves={"session_id": _save_id},
     refusals=[
         Refusal(400, "Claw machine is out of stock", errors.OutOfStock),
         Refusal(400, "Amount must be greater than 0", errors.AmountOutOfRange),
@@ -261,7 +278,7 @@ SELL_BACK: Final = Operation[models.Sellback](
     effect=Effect.MOVES_MONEY,
     answer=models.SellbackAnswer,
     read=_read_sellback,
-    saves=["amount"],
+    saves={"amount": _save_amount},
     refusals=[
         Refusal(400, "Item not found", errors.ItemNotFound),
         Refusal(400, "Item has expired", errors.ItemExpired),
@@ -294,7 +311,7 @@ REQUEST_SHIPPING: Final = Operation[models.ShippingRequest](
     effect=Effect.MOVES_GOODS,
     answer=models.ShippingAnswer,
     read=_read_shipping_request,
-    saves=["order_id"],
+    saves={"order_id": _save_id},
     refusals=[
         Refusal(400, "quote_id is required", errors.MissingField),
         Refusal(400, "Quote expired", errors.QuoteExpired),

@@ -61,7 +61,7 @@ from phygitals_async import (
 from phygitals_async.operations import OPERATIONS
 from phygitals_transports import AiohttpTransport, MemoryTransport
 from raw_server import Step, answer, free_port, raw_server
-from support import ONCE
+from support import ONCE, noting
 
 KEY = "sandbox-key-for-these-tests"
 USER = "user_abc123"
@@ -715,15 +715,8 @@ async def test_cancelling_the_caller_is_cancellation(operation: str) -> None:
     async with PhygitalsClient(MemoryTransport(handler), api_key=KEY, retry=EAGER, converter=CONVERTER) as api:
         prepared = await _prepare(operation, sandbox, api)
 
-        async def call() -> None:
-            try:
-                await prepared.make(api)
-            except BaseException as error:
-                seen.append(error)
-                raise
-
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(call)
+            tasks.start_soon(noting, seen, prepared.make(api))
             await performing.wait()
             tasks.cancel_scope.cancel()
     (error,) = seen
@@ -916,15 +909,8 @@ async def test_a_cancelled_call_says_that_it_was_under_way(operation: str, caplo
     api = PhygitalsClient(MemoryTransport(handler), api_key=KEY, retry=ONCE, converter=CONVERTER)
     prepared = await _prepare(operation, sandbox, api)
 
-    async def call() -> None:
-        try:
-            await prepared.make(api)
-        except BaseException as error:
-            cancelled.append(error)
-            raise
-
     async with anyio.create_task_group() as group:
-        group.start_soon(call)
+        group.start_soon(noting, cancelled, prepared.make(api))
         await arrived.wait()
         group.cancel_scope.cancel()
     (error,) = cancelled
@@ -987,15 +973,8 @@ async def test_a_cancelled_purchase_names_its_session() -> None:
 
     api = PhygitalsClient(MemoryTransport(handler), api_key=KEY, retry=ONCE, converter=CONVERTER)
 
-    async def call() -> None:
-        try:
-            await api.purchase(sandbox.packs[0].id, 1, USER)
-        except BaseException as error:
-            cancelled.append(error)
-            raise
-
     async with anyio.create_task_group() as group:
-        group.start_soon(call)
+        group.start_soon(noting, cancelled, api.purchase(sandbox.packs[0].id, 1, USER))
         await polled.wait()
         group.cancel_scope.cancel()
     assert f"wait_for_purchase('{started[0]}')" in cancelled[0].__notes__[-1]

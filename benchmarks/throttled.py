@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import aiohttp
 from attrs import define
 
-from phygitals_async import Attempt, Call, Found, PhygitalsClient, PhygitalsError, Progress
+from phygitals_async import Attempt, Call, Found, Observer, PhygitalsClient
 
 USERS = 4000
 LIMIT = 64
@@ -20,28 +20,16 @@ PER_SECOND = 200
 
 
 @define
-class Counter:
-    """An observer that counts answers."""
+class Counter(Observer):
+    """Counts answers."""
 
     answers: int = 0
     refused: int = 0
-
-    def started(self, call: Call) -> None:
-        """Ignored."""
 
     def attempted(self, call: Call, attempt: Attempt) -> None:
         """Count it."""
         self.answers += 1
         self.refused += attempt.status == 429
-
-    def retrying(self, call: Call, seconds: float) -> None:
-        """Ignored."""
-
-    def finished(self, call: Call, error: type[PhygitalsError] | None) -> None:
-        """Ignored."""
-
-    def progressed(self, progress: Progress) -> None:
-        """Ignored."""
 
 
 @contextmanager

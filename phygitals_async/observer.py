@@ -74,7 +74,7 @@ class Observer(Protocol):
         return
 
 
-HOOKS: Final = ("started", "attempted", "retrying", "finished", "progressed")
+HOOKS: Final = tuple(name for name in vars(Observer) if not name.startswith("_"))
 
 
 class Hooks:
@@ -97,7 +97,7 @@ class Hooks:
         """Call one of the `HOOKS`."""
         try:
             getattr(self._observer, name)(*arguments)
-        except Exception:  # The observer's own bug, shown with its traceback; the call it watches goes on.
+        except Exception:  # The observer's own bug, logged with its traceback: it must not cost a purchase its result.
             if name not in self._faulty:
                 self._faulty.add(name)
                 logger.exception("the observer's %s failed; it will be called on, and not logged again", name)

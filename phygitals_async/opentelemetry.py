@@ -1,6 +1,7 @@
 """Traces of calls, for programs that use OpenTelemetry: `pip install phygitals-async[opentelemetry]`.
 
-One span for each call of an operation, from its beginning to its last attempt; no ids, no keys, no URLs.
+One span for each call of an operation, from its beginning to its last attempt, so one for each lookup of a bulk run; no
+ids, no keys, no URLs.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from weakref import WeakKeyDictionary
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, get_tracer
 
 from phygitals_async.errors import PhygitalsError
-from phygitals_async.observer import Attempt, Call
-from phygitals_async.progress import Progress
+from phygitals_async.observer import Attempt, Call, Observer
 
 
-class OpenTelemetryObserver:
+class OpenTelemetryObserver(Observer):
     """An `Observer` that makes spans: `PhygitalsClient(observer=OpenTelemetryObserver())`.
 
     Args:
@@ -55,6 +55,3 @@ class OpenTelemetryObserver:
             span.set_attribute("error.type", error.__name__)
             span.set_status(Status(StatusCode.ERROR, error.__name__))
         span.end(ended)
-
-    def progressed(self, progress: Progress) -> None:
-        """Do nothing: each lookup of a bulk run has its own span."""

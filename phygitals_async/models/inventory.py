@@ -77,19 +77,34 @@ class Content:
     metadata: Metadata
     links: Links | None = None
 
+
+class Shown:
+    """What items have in common that are shown with a `content`, wherever the API shows them."""
+
+    __slots__ = ()
+
+    content: Content
+
+    @property
+    def name(self) -> str:
+        """The card's name."""
+        return self.content.metadata.name
+
     @property
     def image(self) -> str:
         """URL of the front picture, from the links where the metadata has none; may be empty."""
-        return self.metadata.image or (self.links and self.links.image) or ""
+        content = self.content
+        return content.metadata.image or (content.links and content.links.image) or ""
 
     @property
     def back_image(self) -> str | None:
         """URL of the back picture, from the links where the metadata has none, or None."""
-        return self.metadata.back_image or (self.links and self.links.back_image) or None
+        content = self.content
+        return content.metadata.back_image or (content.links and content.links.back_image) or None
 
 
 @frozen(kw_only=True)
-class Item:
+class Item(Shown):
     """One graded card that a user owns.
 
     Attributes:
@@ -118,21 +133,6 @@ class Item:
     type: ItemSource | None = None
     collection_address: str | None = None
     token_standard: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The card's name."""
-        return self.content.metadata.name
-
-    @property
-    def image(self) -> str:
-        """URL of the front picture, from the links where the metadata has none; may be empty."""
-        return self.content.image
-
-    @property
-    def back_image(self) -> str | None:
-        """URL of the back picture, from the links where the metadata has none, or None."""
-        return self.content.back_image
 
     def sellback_open(self, at: datetime) -> bool:
         """Whether the sellback offer is still open at the aware datetime `at`."""

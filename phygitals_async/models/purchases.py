@@ -7,11 +7,11 @@ from decimal import Decimal
 from attrs import field, frozen
 
 from phygitals_async.models.fields import ABSENT, number, optional_number
-from phygitals_async.models.inventory import Content, ItemSource
+from phygitals_async.models.inventory import Content, ItemSource, Shown
 
 
 @frozen(kw_only=True)
-class PurchasedItem:
+class PurchasedItem(Shown):
     """An item as a purchase shows it. The sellback deadline and the pack are only in the inventory.
 
     Attributes:
@@ -31,21 +31,6 @@ class PurchasedItem:
     mint_address: str | None = None
     collection_address: str | None = None
     token_standard: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The card's name."""
-        return self.content.metadata.name
-
-    @property
-    def image(self) -> str:
-        """URL of the front picture, from the links where the metadata has none; may be empty."""
-        return self.content.image
-
-    @property
-    def back_image(self) -> str | None:
-        """URL of the back picture, from the links where the metadata has none, or None."""
-        return self.content.back_image
 
 
 @frozen(kw_only=True)

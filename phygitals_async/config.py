@@ -7,7 +7,7 @@ import ipaddress
 import os
 import re
 import sys
-from typing import Final, NoReturn
+from typing import Final, NoReturn, SupportsIndex
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from attrs import frozen
@@ -43,9 +43,9 @@ class ApiKey(str):
     def __repr__(self) -> str:
         return "'***'"
 
-    def __getitem__(self, index: object) -> ApiKey:
+    def __getitem__(self, index: SupportsIndex | slice) -> ApiKey:
         # What shortens long strings must not lay a part of it open.
-        return ApiKey(super().__getitem__(index))  # type: ignore[index]
+        return ApiKey(super().__getitem__(index))
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, ("***",)

@@ -83,7 +83,7 @@ class Source(Generic[K]):
                 if skipped % _MOST_SKIPPED == 0:
                     # The iterable may have them all at hand, and never let others run.
                     await anyio.lowlevel.checkpoint()
-        except Exception as failure:  # noqa: BLE001 - as above.
+        except Exception as failure:  # noqa: BLE001 - the caller's, as in `take`.
             self._failure = failure
         self.ended = True
         return END

@@ -9,8 +9,7 @@ import collections
 import collections.abc
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,10 +17,11 @@ from enum import Enum
 from typing import Any
 
 import attrs
-from attrs import define, frozen
-from cattrs import BaseValidationError, Converter, IterableValidationError, IterableValidationNote, transform_error
+from attrs import frozen
+from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
+from phygitals_async.explaining import build_members
 from phygitals_async.models.fields import NULLABLE, OpenEnum, instant, number, optional_number
 from phygitals_async.scalars import (
     JSON_NAMES,
@@ -32,11 +32,6 @@ from phygitals_async.scalars import (
     structure_decimal,
     structure_literal,
 )
-
-# How many bad members of arrays and objects are described: a body full of them must not take the memory for each.
-_MOST_BAD = 5_000
-
-_MOST_PROBLEMS = 10_000
 
 _LOOSE = (
     list,
@@ -59,12 +54,6 @@ _LOOSE = (
 )
 
 
-@define
-class _Budget:
-    left: int = _MOST_BAD
-
-
-_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
 # The classes whose hooks are being made: one that holds itself must not go round in circles.
 _in_the_making: ContextVar[frozenset[Any]] = ContextVar("in_the_making", default=frozenset())
 
@@ -196,7 +185,7 @@ def _structure_sequence(cls: Any, converter: Converter) -> Callable[[Any, Any], 
     def structure(value: Any, _: Any) -> Any:
         if type(value) is not list:
             raise Mismatch("an array", value)
-        return make(_build(cls, member, inner, enumerate(value)).values())
+        return make(build_members(cls, member, inner, enumerate(value)).values())
 
     return _like(structure, inner)
 
@@ -212,33 +201,9 @@ def _structure_object(cls: Any, converter: Converter) -> Callable[[Any, Any], An
     def structure(value: Any, _: Any) -> Any:
         if type(value) is not dict:
             raise Mismatch("an object", value)
-        return _build(cls, member, inner, value.items())
+        return build_members(cls, member, inner, value.items())
 
     return _like(structure, inner)
-
-
-def _build(cls: Any, member: Any, hook: Callable[[Any, Any], Any], places: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Structure each member of an array or object, and tell what is wrong with every bad one, up to a bound."""
-    built: dict[Any, Any] = {}
-    bad: list[Exception] = []
-    budget = _budget.get() or _Budget()
-    for place, value in places:
-        try:
-            built[place] = hook(value, member)
-        except Exception as error:  # noqa: BLE001 - whatever a hook raises, as cattrs has it: all of it is raised below.
-            error.add_note(IterableValidationNote(f"structuring {cls} @ {place!r}", place, member))
-            if budget.left <= 0:
-                if isinstance(error, BaseValidationError):
-                    # It holds what has been described so far.
-                    bad.append(error)
-                bad.append(ValueError("so many places are bad that the rest was not looked at"))
-                break
-            budget.left -= 1
-            bad.append(error)
-    if bad:
-        msg = f"While structuring {cls}"
-        raise IterableValidationError(msg, bad, cls)  # pyright: ignore[reportCallIssue] - cattrs takes the class too.
-    return built
 
 
 def _structure_attrs(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
@@ -347,25 +312,3 @@ def type_name(cls: Any) -> str:
     if not inner:
         return str(getattr(cls, "__name__", cls))
     return f"array of {inner[0]}" if _is_sequence(cls) else " or ".join(inner)
-
-
-@contextmanager
-def bounded_errors() -> Iterator[None]:
-    """Let all that is structured meanwhile describe so many bad places together, and no more."""
-    token = _budget.set(_Budget())
-    try:
-        yield
-    finally:
-        _budget.reset(token)
-
-
-def problems_of(error: BaseException) -> list[str]:
-    """Return one line for every bad place, as `path: what is wrong`."""
-    lines = transform_error(error, format_exception=_describe)
-    problems = [f"${path}: {text}" for text, _, path in (line.partition(" @ $") for line in lines[:_MOST_PROBLEMS])]
-    more = len(lines) - len(problems)
-    return [*problems, f"$: and {more} more"] if more else problems
-
-
-def _describe(error: BaseException, _: Any) -> str:
-    return "missing" if isinstance(error, KeyError) else str(error)

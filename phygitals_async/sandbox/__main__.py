@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import math
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
@@ -48,10 +47,11 @@ def count(text: str) -> int:
 
 def rate(text: str) -> float:
     """Read how many per second."""
-    if not 0 < (number := float(text)) < math.inf:
-        msg = f"must be above 0 and finite, not {text}"
-        raise argparse.ArgumentTypeError(msg)
-    return number
+    number = float(text)
+    try:
+        return RateLimit(number).per_second
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 async def _serve(options: argparse.Namespace) -> None:
@@ -63,8 +63,7 @@ async def _serve(options: argparse.Namespace) -> None:
         sandbox.options.rate_limit = RateLimit(options.rate_limit, retry_after=not options.no_retry_after)
     populate(sandbox, options.users, seed=options.seed)
     stop = asyncio.Event()
-    # Windows has event loops that handle no signals.
-    with suppress(NotImplementedError):
+    with suppress(NotImplementedError):  # Windows has loops that handle no signals; Ctrl-C ends them all the same.
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:

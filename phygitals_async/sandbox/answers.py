@@ -26,7 +26,8 @@ from phygitals_async.models import (
     ShippingRequest,
 )
 from phygitals_async.sandbox.catalogue import PackStock, cents
-from phygitals_async.sandbox.ledger import Holding, Ledger, Refused
+from phygitals_async.sandbox.ledger import Ledger
+from phygitals_async.sandbox.records import Holding, Refused
 
 # What the feed computes the value of a synthetic pull with, whatever its pack's fraction (section 4, S23).
 _FEED_FRACTION: Final = Decimal("0.85")

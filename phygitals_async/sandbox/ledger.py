@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import base64
-import enum
 import random
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from phygitals_async.models import Content, Item, OrderStatus, ShippingQuote
 from phygitals_async.sandbox.catalogue import Listing, PackStock, cents
 from phygitals_async.sandbox.options import SandboxOptions
+from phygitals_async.sandbox.records import Holding, Order, PurchaseSession, QuoteSession, Refused, State
 
 SELLBACK_WINDOW: Final = timedelta(days=7)
 QUOTE_LIFETIME: Final = timedelta(minutes=15)
@@ -35,85 +35,6 @@ _STAGES: Final = (
     OrderStatus.SHIPPED,
     OrderStatus.DELIVERED,
 )
-
-
-class Refused(Exception):
-    """The API says no.
-
-    Attributes:
-        status: The HTTP status.
-        body: The JSON body.
-    """
-
-    def __init__(self, status: int, error: str, **more: Any) -> None:
-        super().__init__(error)
-        self.status = status
-        self.body: dict[str, Any] = {"error": error, **more}
-
-
-class State(enum.Enum):
-    """The life cycle of an item (API sheet, section 4)."""
-
-    OWNED = "owned"
-    SOLD = "sold"
-    LOCKED = "locked"
-
-
-@define(eq=False)
-class Holding:
-    """One item of one user. Two of them are never equal: one listing can go to several users (S7)."""
-
-    user_id: str
-    item: Item
-    fmv: Decimal
-    state: State = State.OWNED
-
-
-@define
-class PurchaseSession:
-    """A purchase under way or fulfilled."""
-
-    session_id: str
-    user_id: str
-    holdings: list[Holding]
-    public_id: str
-    tx_hash: str
-    pending_polls: int
-    fails: bool
-
-
-@frozen
-class QuoteSession:
-    """Quotes for some items, until they expire."""
-
-    session_id: str
-    expires_at: datetime
-    holdings: Sequence[Holding]
-    destination: Mapping[str, Any]
-    quotes: Sequence[ShippingQuote]
-
-
-@define
-class Order:
-    """A shipping order, and how it goes on, which is fixed when it is made.
-
-    Attributes:
-        order_id: Its id.
-        quote: What was chosen.
-        holdings: What it ships.
-        destination: Where to, as it was sent.
-        created_at: When it was made.
-        statuses: The statuses it goes through, in order.
-        stage: How long it stays in each but the last; None leaves it in the first.
-    """
-
-    order_id: str
-    quote: ShippingQuote
-    holdings: Sequence[Holding]
-    destination: Mapping[str, Any]
-    created_at: datetime
-    statuses: Sequence[OrderStatus]
-    stage: timedelta | None
 
 
 @define

@@ -20,8 +20,9 @@ from phygitals_async.models import Attribute, Content, Item, ItemSource, Pack
 from phygitals_async.operations import OPERATIONS, Operation
 from phygitals_async.sandbox.answers import Answers, feed_value
 from phygitals_async.sandbox.catalogue import CDN, Listing, PackStock, default_catalogue, item_id
-from phygitals_async.sandbox.ledger import SELLBACK_WINDOW, Ledger, Refused
+from phygitals_async.sandbox.ledger import SELLBACK_WINDOW, Ledger
 from phygitals_async.sandbox.options import RateLimit, SandboxOptions, TokenBucket
+from phygitals_async.sandbox.records import Refused
 from phygitals_async.transport import Request, Response
 
 # Beyond this, a body that can be read may be too deep to be written again.
@@ -59,8 +60,7 @@ class Sandbox:
     ) -> None:
         self._clock = clock
         self._ahead = timedelta(0)
-        # What it draws needs to be repeatable here, not unguessable.
-        self._rng = random.Random(seed)  # noqa: S311
+        self._rng = random.Random(seed)  # noqa: S311 - what it draws must be repeatable, not unguessable.
         self._stocks = {stock.pack.id: stock for stock in default_catalogue(self._rng)}
         self._ledger = Ledger(self.now, self._rng, options or SandboxOptions())
         self._bucket: TokenBucket | None = None

@@ -6,6 +6,9 @@ Start with `PhygitalsClient`. Transports live in `phygitals_transports`.
 import importlib
 import typing
 
+from phygitals_async._bulk.fan_out import FanOut, fan_out, fan_out_all
+from phygitals_async._bulk.outcomes import Batch, Failed, Found, Outcome
+from phygitals_async._calls.retry import RetryPolicy
 from phygitals_async.client import PhygitalsClient
 from phygitals_async.config import Environment
 from phygitals_async.errors import (
@@ -50,7 +53,7 @@ from phygitals_async.errors import (
     TransportError,
     UserNotFound,
 )
-from phygitals_async.fan_out import FanOut, fan_out, fan_out_all
+from phygitals_async.inventory_diff import InventoryDiff, Repriced, diff_inventories
 from phygitals_async.models import (
     Attribute,
     Card,
@@ -77,10 +80,7 @@ from phygitals_async.models import (
     StartedPurchase,
 )
 from phygitals_async.observer import Attempt, Call, Observer
-from phygitals_async.outcomes import Batch, Failed, Found, Outcome
 from phygitals_async.progress import Progress
-from phygitals_async.reconciliation import InventoryDiff, Repriced, diff_inventories
-from phygitals_async.retry import RetryPolicy
 from phygitals_async.transport import Request, Response, Transport
 
 __all__ = [
@@ -174,12 +174,16 @@ __all__ = [
 
 
 if typing.TYPE_CHECKING:
-    from phygitals_async.converter import PhygitalsConverter, build_converter
+    from phygitals_async._structuring.converter import PhygitalsConverter, build_converter
     from phygitals_async.sandbox import Sandbox
 
 # Imported when first asked for: an application in production needs no sandbox, and one that only handles errors no
 # converter.
-_LATE: typing.Final = {"PhygitalsConverter": "converter", "build_converter": "converter", "Sandbox": "sandbox"}
+_LATE: typing.Final = {
+    "PhygitalsConverter": "_structuring.converter",
+    "build_converter": "_structuring.converter",
+    "Sandbox": "sandbox",
+}
 
 
 def __getattr__(name: str) -> typing.Any:

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 import anyio
 
-from phygitals_async import operations, waiting
-from phygitals_async.config import Environment, check_count, check_seconds, conceal, resolve_settings
-from phygitals_async.engine import Engine, Reply
+from phygitals_async._api import endpoints
+from phygitals_async._api_key import conceal
+from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, FanOut, collect
+from phygitals_async._bulk.outcomes import Batch
+from phygitals_async._calls import polling
+from phygitals_async._calls.engine import Engine, Reply
+from phygitals_async._calls.retry import RetryPolicy
+from phygitals_async._checks import check_count, check_seconds
+from phygitals_async.config import Environment, resolve_settings
 from phygitals_async.errors import ConfigurationError
-from phygitals_async.fan_out import DEFAULT_LIMIT, FanOut, collect
 from phygitals_async.models import (
     Card,
     ChaseCard,
@@ -29,13 +34,11 @@ from phygitals_async.models import (
     StartedPurchase,
 )
 from phygitals_async.observer import Hooks, Observer
-from phygitals_async.outcomes import Batch
-from phygitals_async.retry import RetryPolicy
 from phygitals_async.transport import Transport
 from phygitals_async.version import version
 
 if TYPE_CHECKING:
-    from phygitals_async.converter import PhygitalsConverter
+    from phygitals_async._structuring.converter import PhygitalsConverter
 
 
 class PhygitalsClient:
@@ -88,7 +91,7 @@ class PhygitalsClient:
         key = conceal(api_key)
         del api_key  # Error reporters show the locals of every frame.
         # Imported late: cattrs is a fifth of this package's import time, and only clients need it.
-        from phygitals_async.converter import build_converter
+        from phygitals_async._structuring.converter import build_converter
 
         _check_parts(transport, retry, converter)
         settings = resolve_settings(key, environment, base_url, path_prefix)
@@ -151,7 +154,7 @@ class PhygitalsClient:
             deadline: Seconds for the whole call.
         """
         return await self._engine.call(
-            operations.LIST_PACKS, deadline, platform=platform, include_repacks=include_repacks
+            endpoints.LIST_PACKS, deadline, platform=platform, include_repacks=include_repacks
         )
 
     async def list_chase_cards(self, slug: str, *, deadline: float | None = None) -> tuple[ChaseCard, ...]:
@@ -164,7 +167,7 @@ class PhygitalsClient:
         Raises:
             NotFound: The pack is unknown or inactive.
         """
-        return await self._engine.call(operations.LIST_CHASE_CARDS, deadline, slug=slug)
+        return await self._engine.call(endpoints.LIST_CHASE_CARDS, deadline, slug=slug)
 
     async def list_recent_pulls(
         self,
@@ -180,7 +183,7 @@ class PhygitalsClient:
             limit: 1 to 100 pulls; 20 by the API's default.
             deadline: Seconds for the whole call.
         """
-        return await self._engine.call(operations.LIST_RECENT_PULLS, deadline, claw_ids=claw_ids, limit=limit)
+        return await self._engine.call(endpoints.LIST_RECENT_PULLS, deadline, claw_ids=claw_ids, limit=limit)
 
     async def get_card(self, item_id: str, *, deadline: float | None = None) -> Card:
         """Return a card's details, its fair market value in USD among them (API sheet, 2.4).
@@ -192,7 +195,7 @@ class PhygitalsClient:
         Raises:
             CardNotFound: The id is neither a listing nor a mint address.
         """
-        return await self._engine.call(operations.GET_CARD, deadline, item_id=item_id)
+        return await self._engine.call(endpoints.GET_CARD, deadline, item_id=item_id)
 
     async def start_purchase(
         self, pack_id: str, amount: int, user_id: str, *, deadline: float | None = None
@@ -214,7 +217,7 @@ class PhygitalsClient:
             PackNotFound: The pack id is unknown.
         """
         return await self._engine.call(
-            operations.START_PURCHASE, deadline, pack_id=pack_id, amount=amount, user_id=user_id
+            endpoints.START_PURCHASE, deadline, pack_id=pack_id, amount=amount, user_id=user_id
         )
 
     async def get_purchase(self, session_id: str, *, deadline: float | None = None) -> Purchase | None:
@@ -229,7 +232,7 @@ class PhygitalsClient:
         Raises:
             TransactionFailed: The purchase failed; in sandbox, the session is unknown.
         """
-        return await self._engine.call(operations.GET_PURCHASE, deadline, session_id=session_id)
+        return await self._engine.call(endpoints.GET_PURCHASE, deadline, session_id=session_id)
 
     async def wait_for_purchase(self, session_id: str, *, deadline: float = 90.0, interval: float = 1.0) -> Purchase:
         """Poll a purchase until it is fulfilled, through passing failures, at growing and jittered intervals.
@@ -250,7 +253,7 @@ class PhygitalsClient:
         return await self._wait_for_purchase(session_id, deadline, interval, started=False)
 
     async def _wait_for_purchase(self, session_id: str, deadline: float, interval: float, *, started: bool) -> Purchase:
-        return await waiting.wait_for_purchase(
+        return await polling.wait_for_purchase(
             lambda seconds: self.get_purchase(session_id, deadline=seconds),
             session_id,
             deadline,
@@ -311,7 +314,7 @@ class PhygitalsClient:
             SellbackInProgress: Another sellback of this item is under way.
             TransactionFailed: The sellback failed.
         """
-        return await self._engine.call(operations.SELL_BACK, deadline, item_id=item_id)
+        return await self._engine.call(endpoints.SELL_BACK, deadline, item_id=item_id)
 
     async def quote_shipping(
         self, item_ids: Iterable[str], destination: Destination, *, deadline: float | None = None
@@ -329,7 +332,7 @@ class PhygitalsClient:
             ItemNotFound: An id is unknown or belongs to another partner's user.
             NothingShippable: None of the items can be shipped.
         """
-        return await self._engine.call(operations.QUOTE_SHIPPING, deadline, item_ids=item_ids, destination=destination)
+        return await self._engine.call(endpoints.QUOTE_SHIPPING, deadline, item_ids=item_ids, destination=destination)
 
     async def request_shipping(self, quote_id: str, *, deadline: float | None = None) -> ShippingRequest:
         """Ship the items of a quote. **Moves goods, bills the partner, cannot be cancelled** (API sheet, 2.10).
@@ -347,7 +350,7 @@ class PhygitalsClient:
             ItemAlreadyShipped: An item is locked in another order.
             ShippingRequestFailed: The vendor's reserved failure.
         """
-        return await self._engine.call(operations.REQUEST_SHIPPING, deadline, quote_id=quote_id)
+        return await self._engine.call(endpoints.REQUEST_SHIPPING, deadline, quote_id=quote_id)
 
     async def get_shipping_order(self, order_id: str, *, deadline: float | None = None) -> ShippingOrder:
         """Return where a shipping order stands (API sheet, 2.11).
@@ -359,7 +362,7 @@ class PhygitalsClient:
         Raises:
             OrderNotFound: Unknown, or another partner's.
         """
-        return await self._engine.call(operations.GET_SHIPPING_ORDER, deadline, order_id=order_id)
+        return await self._engine.call(endpoints.GET_SHIPPING_ORDER, deadline, order_id=order_id)
 
     def watch_order(
         self, order_id: str, *, interval: float = 60.0, deadline: float | None = None
@@ -386,7 +389,7 @@ class PhygitalsClient:
 
         if deadline is not None:
             check_seconds("deadline", deadline)
-        return waiting.watch_order(poll, order_id, check_seconds("interval", interval), deadline)
+        return polling.watch_order(poll, order_id, check_seconds("interval", interval), deadline)
 
     async def get_inventory(self, user_id: str, *, deadline: float | None = None) -> Inventory:
         """Return what a user owns now (API sheet, 2.7).
@@ -398,7 +401,7 @@ class PhygitalsClient:
         Raises:
             UserNotFound: The user is unknown to this partner, or never bought.
         """
-        return await self._engine.call(operations.GET_INVENTORY, deadline, user_id=user_id)
+        return await self._engine.call(endpoints.GET_INVENTORY, deadline, user_id=user_id)
 
     def stream_inventories(
         self,
@@ -425,7 +428,7 @@ class PhygitalsClient:
         """
 
         def fetch(user_id: str) -> Awaitable[Reply[Inventory]]:
-            return self._engine.exchange(operations.GET_INVENTORY, deadline, user_id=user_id)
+            return self._engine.exchange(endpoints.GET_INVENTORY, deadline, user_id=user_id)
 
         if deadline is not None:
             check_seconds("deadline", deadline)
@@ -473,7 +476,7 @@ class PhygitalsClient:
 
 def _check_parts(transport: object, retry: object, converter: object) -> None:
     """Refuse what would otherwise fail at the first call, perhaps after money has moved."""
-    from phygitals_async.converter import PhygitalsConverter
+    from phygitals_async._structuring.converter import PhygitalsConverter
 
     if transport is not None and (
         isinstance(transport, type) or not all(callable(getattr(transport, name, None)) for name in ("send", "aclose"))

@@ -6,18 +6,17 @@ import enum
 import ipaddress
 import os
 import re
-import sys
-from typing import Final, NoReturn, SupportsIndex
+from typing import Final, NoReturn
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from attrs import frozen
 
+from phygitals_async._api_key import ApiKey, conceal
 from phygitals_async.errors import ConfigurationError
 
 _VENDOR_ORIGIN: Final = "https://api.phygitals.com"
 _SANDBOX_KEY_PREFIX: Final = "sandbox-"
 _PUBLIC_API_KEY_PREFIX: Final = "phy_"
-_LONGEST: Final = sys.float_info.max
 _LABEL: Final = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _AUTHORITY: Final = rf"(\[[0-9A-Fa-f:.]+\]|{_LABEL}(\.{_LABEL})*\.?)(:[0-9]+)?"
 
@@ -33,31 +32,6 @@ _BASE_URLS: Final = {
     Environment.PRODUCTION: _VENDOR_ORIGIN,
     Environment.SANDBOX: f"{_VENDOR_ORIGIN}/_",
 }
-
-
-class ApiKey(str):
-    """A key whose repr and pickle hide it, so that no dump of locals or of headers can show it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
-
-    def __getitem__(self, index: SupportsIndex | slice) -> ApiKey:
-        # What shortens long strings must not lay a part of it open.
-        return ApiKey(super().__getitem__(index))
-
-    def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        return str, ("***",)
-
-    def __deepcopy__(self, _: object) -> ApiKey:
-        # A copy of a request within this process is still to be sendable.
-        return self
-
-
-def conceal(key: object) -> object:
-    """Return `key` so that no dump of local variables shows it; what is no text, and so no key, by its type alone."""
-    return ApiKey(str.__str__(key)) if isinstance(key, str) else None if key is None else type(key)
 
 
 @frozen
@@ -100,30 +74,6 @@ def resolve_settings(
     settings = Settings(key, chosen, base + prefix)
     _check_root(settings)
     return settings
-
-
-def check_seconds(name: str, value: float) -> float:
-    """Return `value` if it is a positive, finite number of seconds.
-
-    Raises:
-        ConfigurationError: It is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value <= _LONGEST):
-        msg = f"{name} must be a positive, finite number of seconds"
-        raise ConfigurationError(msg)
-    return value
-
-
-def check_count(name: str, value: int) -> int:
-    """Return `value` if it is a whole number of at least 1.
-
-    Raises:
-        ConfigurationError: It is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        msg = f"{name} must be a whole number of at least 1"
-        raise ConfigurationError(msg)
-    return value
 
 
 def _check_key(key: object) -> ApiKey:

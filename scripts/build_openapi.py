@@ -16,8 +16,9 @@ from typing import Any, Final, get_args, get_type_hints
 import msgspec
 
 from phygitals_async import PhygitalsClient, models
-from phygitals_async.arguments import Argument
-from phygitals_async.operations import OPERATIONS, Effect, Operation
+from phygitals_async._api.arguments import Argument
+from phygitals_async._api.endpoints import OPERATIONS
+from phygitals_async._api.operation import Effect, Operation
 from phygitals_async.version import version
 
 TARGET: Final = Path(__file__).parent.parent / "docs" / "openapi.json"

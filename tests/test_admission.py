@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from phygitals_async import ConfigurationError, DeadlineExceeded, PhygitalsClient, Request, Response, Sent
-from phygitals_async.admission import Admission
+from phygitals_async._calls.admission import Admission
 from phygitals_transports import MemoryTransport
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from phygitals_async import (
     Response,
     Sent,
 )
-from phygitals_async.operations import OPERATIONS
+from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_transports import MemoryTransport
 from support import fixture_bytes
 

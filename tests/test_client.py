@@ -28,7 +28,7 @@ from phygitals_async import (
     UserNotFound,
     build_converter,
 )
-from phygitals_async.config import ApiKey
+from phygitals_async._api_key import ApiKey
 from phygitals_transports import AiohttpTransport, MemoryTransport
 
 KEY = "sandbox-5ecret"

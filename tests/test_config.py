@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from phygitals_async import ConfigurationError, Environment, PhygitalsClient, Request, Response
-from phygitals_async.config import ApiKey, Settings, check_count, check_seconds, resolve_settings
+from phygitals_async._api_key import ApiKey
+from phygitals_async._checks import check_count, check_seconds
+from phygitals_async.config import Settings, resolve_settings
 from phygitals_transports import MemoryTransport
 
 SANDBOX_KEY = "sandbox-0123456789"

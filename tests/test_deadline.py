@@ -26,7 +26,7 @@ from phygitals_async import (
     Sent,
     fan_out_all,
 )
-from phygitals_async.deadline import Deadlines
+from phygitals_async._loop.deadlines import Deadlines
 from phygitals_transports import MemoryTransport
 from support import noting
 

@@ -37,7 +37,7 @@ from phygitals_async import (
     fan_out,
     fan_out_all,
 )
-from phygitals_async.line import Line
+from phygitals_async._loop.wait_queue import Line
 from phygitals_transports import MemoryTransport
 
 NO_COUNT: list[Any] = [0, -1, True, 1.5, "3", None]

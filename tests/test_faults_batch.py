@@ -34,7 +34,7 @@ from phygitals_async import (
     UserNotFound,
     fan_out,
 )
-from phygitals_async.operations import OPERATIONS
+from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_transports import AiohttpTransport, MemoryTransport
 
 _KEY = "sandbox-batch"

@@ -30,7 +30,8 @@ from phygitals_async import (
     StartedPurchase,
     build_converter,
 )
-from phygitals_async.operations import OPERATIONS, Operation
+from phygitals_async._api.endpoints import OPERATIONS
+from phygitals_async._api.operation import Operation
 from phygitals_transports import MemoryTransport
 from support import FIXTURES, fixture_bytes, fixture_json
 

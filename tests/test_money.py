@@ -58,7 +58,7 @@ from phygitals_async import (
     build_converter,
     diff_inventories,
 )
-from phygitals_async.operations import OPERATIONS
+from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_transports import AiohttpTransport, MemoryTransport
 from raw_server import Step, answer, free_port, raw_server
 from support import ONCE, noting

@@ -31,7 +31,7 @@ from phygitals_async import (
     ServerError,
     UserNotFound,
 )
-from phygitals_async import engine as engine_module
+from phygitals_async._calls import engine as engine_module
 from phygitals_transports import MemoryTransport
 
 KEY = "sandbox-observed-key"

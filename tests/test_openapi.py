@@ -27,7 +27,7 @@ from schemathesis.core.result import Ok
 from schemathesis.openapi.checks import JsonSchemaError
 
 from phygitals_async import Destination, ItemSource, PhygitalsClient, Sandbox
-from phygitals_async.operations import OPERATIONS
+from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_transports import MemoryTransport
 from phygitals_transports.aiohttp_server import serve
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 import pytest
 
 from phygitals_async import PhygitalsClient, StatusError, errors
-from phygitals_async.arguments import AMOUNT, DESTINATION, FLAG, ID, IDS, PULLS_LIMIT, Kind
-from phygitals_async.operations import OPERATIONS, Effect, Operation
+from phygitals_async._api.arguments import AMOUNT, DESTINATION, FLAG, ID, IDS, PULLS_LIMIT, Kind
+from phygitals_async._api.endpoints import OPERATIONS
+from phygitals_async._api.operation import Effect, Operation
 
 # The API sheet's table of endpoints (section 2), with the design's names.
 SHEET: Final = {

@@ -31,7 +31,7 @@ from phygitals_async import (
     Sandbox,
     UserNotFound,
 )
-from phygitals_async.pacing import Pacer
+from phygitals_async._calls.pacer import Pacer
 from phygitals_async.sandbox.options import RateLimit, TokenBucket
 from phygitals_transports import MemoryTransport
 

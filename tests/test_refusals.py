@@ -52,7 +52,7 @@ from phygitals_async import (
     UserNotFound,
     build_converter,
 )
-from phygitals_async.operations import OPERATIONS
+from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_async.sandbox import RateLimit, SandboxOptions
 from phygitals_transports import AiohttpTransport, MemoryTransport
 from phygitals_transports.aiohttp_server import serve

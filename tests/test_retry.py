@@ -48,7 +48,7 @@ from phygitals_async import (
     StatusError,
     UserNotFound,
 )
-from phygitals_async.retry import RetryBudget
+from phygitals_async._calls.retry import RetryBudget
 from phygitals_transports import MemoryTransport
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from phygitals_async import ConfigurationError
-from phygitals_async.runtime import Affinity
+from phygitals_async._loop.affinity import Affinity
 
 Run = Callable[[Callable[[], bool]], bool]
 

@@ -40,7 +40,8 @@ from phygitals_async import (
     TransactionFailed,
     UserNotFound,
 )
-from phygitals_async.operations import OPERATIONS, Refusal
+from phygitals_async._api.endpoints import OPERATIONS
+from phygitals_async._api.operation import Refusal
 from phygitals_async.sandbox import RateLimit, SandboxOptions
 from phygitals_transports import MemoryTransport
 from support import ONCE

@@ -49,7 +49,7 @@ from phygitals_async import (
     TransactionFailed,
     UserNotFound,
 )
-from phygitals_async.operations import OPERATIONS
+from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_async.sandbox import Listing
 from phygitals_transports import MemoryTransport
 from support import fixture_json

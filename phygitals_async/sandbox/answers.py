@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from phygitals_async.converter import PhygitalsConverter
+from phygitals_async._structuring.converter import PhygitalsConverter
 from phygitals_async.models import (
     Card,
     ChaseCard,

@@ -14,10 +14,11 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from phygitals_async.converter import build_converter
+from phygitals_async._api.endpoints import OPERATIONS
+from phygitals_async._api.operation import Operation
+from phygitals_async._structuring.converter import build_converter
 from phygitals_async.errors import ServerError
 from phygitals_async.models import Attribute, Content, Item, ItemSource, Pack
-from phygitals_async.operations import OPERATIONS, Operation
 from phygitals_async.sandbox.answers import Answers, feed_value
 from phygitals_async.sandbox.catalogue import CDN, Listing, PackStock, default_catalogue, item_id
 from phygitals_async.sandbox.ledger import SELLBACK_WINDOW, Ledger

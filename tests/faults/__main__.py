@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 
 from phygitals_async import Sent
-from phygitals_async.operations import OPERATIONS
+from phygitals_async._api.endpoints import OPERATIONS
 
 from .catalogue import FAULTS
 from .cells import ENGINES, Cell, cells_of, examine

@@ -36,7 +36,8 @@ from phygitals_async import (
     StatusError,
     build_converter,
 )
-from phygitals_async.operations import OPERATIONS, Operation
+from phygitals_async._api.endpoints import OPERATIONS
+from phygitals_async._api.operation import Operation
 from phygitals_transports import AiohttpTransport, MemoryTransport
 
 from .catalogue import FAULTS, KEY, OK, Fault

@@ -18,8 +18,8 @@ from phygitals_async import (
     ResponseTooLarge,
     TransportError,
 )
-from phygitals_async.config import check_count, check_seconds
-from phygitals_async.runtime import Affinity
+from phygitals_async._checks import check_count, check_seconds
+from phygitals_async._loop.affinity import Affinity
 from phygitals_transports.aiohttp_guards import GuardedConnector, translate
 
 _MIB: Final = 1024 * 1024

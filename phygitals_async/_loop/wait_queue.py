@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from phygitals_async.runtime import Event, event_class
+from phygitals_async._loop.affinity import Event, event_class
 
 
 class Line:

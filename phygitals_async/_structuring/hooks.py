@@ -21,9 +21,8 @@ from attrs import frozen
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
-from phygitals_async.explaining import build_members
-from phygitals_async.models.fields import NULLABLE, OpenEnum, instant, number, optional_number
-from phygitals_async.scalars import (
+from phygitals_async._structuring.problems import build_members
+from phygitals_async._structuring.scalars import (
     JSON_NAMES,
     SCALARS,
     Mismatch,
@@ -32,6 +31,7 @@ from phygitals_async.scalars import (
     structure_decimal,
     structure_literal,
 )
+from phygitals_async.models.fields import NULLABLE, OpenEnum, instant, number, optional_number
 
 _LOOSE = (
     list,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import anyio
 
-from phygitals_async.line import Line
-from phygitals_async.pacing import Pacer
+from phygitals_async._calls.pacer import Pacer
+from phygitals_async._loop.wait_queue import Line
 
 
 class Admission:

@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from phygitals_async.config import check_seconds
+from phygitals_async._checks import check_seconds
 from phygitals_async.errors import (
     ConfigurationError,
     ConnectError,

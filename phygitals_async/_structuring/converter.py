@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 import msgspec
 from cattrs import BaseValidationError, Converter
 
+from phygitals_async._structuring.hooks import is_native, is_union, register_hooks, type_name
+from phygitals_async._structuring.problems import bounded_errors, problems_of
+from phygitals_async._structuring.scalars import exact_number
 from phygitals_async.errors import DecodeError
-from phygitals_async.explaining import bounded_errors, problems_of
-from phygitals_async.scalars import exact_number
-from phygitals_async.structuring import is_native, is_union, register_hooks, type_name
 
 T = TypeVar("T")
 

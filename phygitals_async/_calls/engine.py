@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 import anyio
 from attrs import define
 
-from phygitals_async.admission import Admission
-from phygitals_async.config import Settings, check_count, check_seconds
-from phygitals_async.deadline import Deadlines
+from phygitals_async._api.operation import Operation
+from phygitals_async._api.wire import build_request, check_status, decode
+from phygitals_async._calls.admission import Admission
+from phygitals_async._calls.retry import RetryBudget, RetryPolicy
+from phygitals_async._checks import check_count, check_seconds
+from phygitals_async._loop.affinity import Affinity
+from phygitals_async._loop.deadlines import Deadlines
+from phygitals_async.config import Settings
 from phygitals_async.errors import (
     ClientClosed,
     DeadlineExceeded,
@@ -26,15 +31,11 @@ from phygitals_async.errors import (
     TransportError,
 )
 from phygitals_async.observer import Attempt, Call, Hooks, logger
-from phygitals_async.operations import Operation
 from phygitals_async.progress import current_progress
-from phygitals_async.retry import RetryBudget, RetryPolicy
-from phygitals_async.runtime import Affinity
 from phygitals_async.transport import Request, Response, Transport
-from phygitals_async.wire import build_request, check_status, decode
 
 if TYPE_CHECKING:
-    from phygitals_async.converter import PhygitalsConverter
+    from phygitals_async._structuring.converter import PhygitalsConverter
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ import anyio
 import anyio.lowlevel
 from attrs import define
 
+from phygitals_async._loop.affinity import current_task
 from phygitals_async.errors import DeadlineExceeded
-from phygitals_async.runtime import current_task
 
 if TYPE_CHECKING:
     import asyncio

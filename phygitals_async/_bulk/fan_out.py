@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 import anyio
 import anyio.lowlevel
 
-from phygitals_async.config import check_count
+from phygitals_async._bulk.keys import END, SKIPPED, End, Source, check_keys
+from phygitals_async._bulk.outcomes import Batch, Failed, Found, Outcome
+from phygitals_async._checks import check_count
+from phygitals_async._loop.affinity import current_task
+from phygitals_async._loop.wait_queue import Line
 from phygitals_async.errors import AuthenticationError, InvalidArgumentError, NotAttempted, PhygitalsError
-from phygitals_async.line import Line
 from phygitals_async.observer import Hooks
-from phygitals_async.outcomes import Batch, Failed, Found, Outcome
 from phygitals_async.progress import Progress, current_progress
-from phygitals_async.runtime import current_task
-from phygitals_async.source import END, SKIPPED, End, Source, check_keys
 
 if TYPE_CHECKING:
     # Not needed at run time, and slow to load.

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, unquote
 
 from phygitals_async import errors
+from phygitals_async._api.operation import Operation
 from phygitals_async.config import Settings
 from phygitals_async.errors import DecodeError, PhygitalsError, RedirectRefused, StatusError
-from phygitals_async.operations import Operation
 from phygitals_async.transport import Request, Response
 
 if TYPE_CHECKING:
-    from phygitals_async.converter import PhygitalsConverter
+    from phygitals_async._structuring.converter import PhygitalsConverter
 
 T = TypeVar("T")
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import anyio
 
+from phygitals_async._calls.retry import is_passing
 from phygitals_async.errors import (
     ClientClosed,
     DeadlineExceeded,
@@ -18,7 +19,6 @@ from phygitals_async.errors import (
     TransportError,
 )
 from phygitals_async.models import Purchase, ShippingOrder
-from phygitals_async.retry import is_passing
 
 # The server holds a poll for about 6 s (API sheet, 2.6); one held much longer is stuck and asked again.
 _LONGEST_POLL: Final = 15.0

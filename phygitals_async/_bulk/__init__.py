@@ -1,0 +1,1 @@
+"""Any lookup for many keys."""

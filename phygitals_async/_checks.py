@@ -1,0 +1,34 @@
+"""What a caller's numbers may be."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from phygitals_async.errors import ConfigurationError
+
+_LONGEST: Final = sys.float_info.max
+
+
+def check_seconds(name: str, value: float) -> float:
+    """Return `value` if it is a positive, finite number of seconds.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value <= _LONGEST):
+        msg = f"{name} must be a positive, finite number of seconds"
+        raise ConfigurationError(msg)
+    return value
+
+
+def check_count(name: str, value: int) -> int:
+    """Return `value` if it is a whole number of at least 1.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        msg = f"{name} must be a whole number of at least 1"
+        raise ConfigurationError(msg)
+    return value

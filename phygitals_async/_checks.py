@@ -7,7 +7,7 @@ from typing import Final
 
 from phygitals_async.errors import ConfigurationError
 
-_LONGEST: Final = sys.float_info.max
+_LARGEST: Final = sys.float_info.max
 
 
 def check_seconds(name: str, value: float) -> float:
@@ -16,7 +16,7 @@ def check_seconds(name: str, value: float) -> float:
     Raises:
         ConfigurationError: It is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value <= _LONGEST):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value <= _LARGEST):
         msg = f"{name} must be a positive, finite number of seconds"
         raise ConfigurationError(msg)
     return value
@@ -30,5 +30,29 @@ def check_count(name: str, value: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         msg = f"{name} must be a whole number of at least 1"
+        raise ConfigurationError(msg)
+    return value
+
+
+def check_rate(name: str, value: float) -> float:
+    """Return `value` if it is a positive, finite number of requests per second.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value <= _LARGEST):
+        msg = f"{name} must be a positive, finite number of requests per second"
+        raise ConfigurationError(msg)
+    return value
+
+
+def check_patience(value: float) -> float:
+    """Return `value` if it is a finite number of seconds, or 0.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 <= value <= _LARGEST):
+        msg = "patience must be a finite number of seconds, or 0"
         raise ConfigurationError(msg)
     return value

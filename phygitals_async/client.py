@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, NoReturn, Self
 import anyio
 
 from phygitals_async._api import endpoints
+from phygitals_async._api.wire import Wire
 from phygitals_async._api_key import conceal
-from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, FanOut, collect
+from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE, FanOut, collect
 from phygitals_async._bulk.outcomes import Batch
 from phygitals_async._calls import polling
-from phygitals_async._calls.engine import Engine, Reply
+from phygitals_async._calls.engine import Engine
+from phygitals_async._calls.exchange import Exchange
 from phygitals_async._calls.retry import RetryPolicy
-from phygitals_async._checks import check_count, check_seconds
+from phygitals_async._checks import check_count, check_patience, check_seconds
 from phygitals_async.config import Environment, resolve_settings
 from phygitals_async.errors import ConfigurationError
 from phygitals_async.models import (
@@ -64,7 +66,9 @@ class PhygitalsClient:
         path_prefix: Appended to the base URL. The vendor may be moving it (API sheet, section 1).
         deadline: Seconds each call may take in all, attempts, waits and pauses, unless the call names its own.
         attempt_timeout: Seconds for one attempt of a read, not counting the wait for admission.
-        max_in_flight: The most requests in flight; more calls wait, bulk runs included.
+        max_in_flight: The most requests in flight; more calls wait: calls that move money or goods go first, single
+            calls next, lookups of bulk runs last.
+        rate: The most requests per second, for those who know their limit; else the pace is learnt from refusals.
         retry: How reads, and calls that provably never left, are repeated.
         observer: Is told of calls, attempts and bulk progress; see `Observer`.
         converter: Structures the answers; see `build_converter`.
@@ -84,6 +88,7 @@ class PhygitalsClient:
         deadline: float = 30.0,
         attempt_timeout: float = 15.0,
         max_in_flight: int = 100,
+        rate: float | None = None,
         retry: RetryPolicy | None = None,
         observer: Observer | None = None,
         converter: PhygitalsConverter | None = None,
@@ -99,14 +104,18 @@ class PhygitalsClient:
             from phygitals_transports import AiohttpTransport
 
             transport = AiohttpTransport()
+        headers = {
+            "X-API-Key": settings.api_key,
+            "Accept": "application/json",
+            "User-Agent": f"phygitals-async/{version()}",
+        }
         self._engine = Engine(
             transport,
-            settings,
-            build_converter() if converter is None else converter,
-            user_agent=f"phygitals-async/{version()}",
+            Wire(settings, build_converter() if converter is None else converter, headers),
             deadline=deadline,
             attempt_timeout=attempt_timeout,
             max_in_flight=max_in_flight,
+            rate=rate,
             retry=RetryPolicy() if retry is None else retry,
             hooks=None if observer is None else Hooks(observer),
         )
@@ -114,7 +123,7 @@ class PhygitalsClient:
     def __repr__(self) -> str:
         if not hasattr(self, "_engine"):
             return "<PhygitalsClient, not configured>"
-        settings = self._engine.settings
+        settings = self._engine.wire.settings
         state = ", closed" if self._engine.closed else ""
         return f"<PhygitalsClient {settings.environment} at {settings.root}{state}>"
 
@@ -410,6 +419,7 @@ class PhygitalsClient:
         limit: int = DEFAULT_LIMIT,
         distinct: bool = False,
         deadline: float | None = None,
+        patience: float = DEFAULT_PATIENCE,
     ) -> FanOut[str, Inventory]:
         """Look up many users' inventories, yielding each outcome as it completes (API sheet, 2.7).
 
@@ -420,15 +430,18 @@ class PhygitalsClient:
             user_ids: Any iterable or async iterable, read lazily.
             limit: The most lookups in flight; never more than the client's `max_in_flight`.
             distinct: Look a repeated id up only once, at the price of remembering every id.
-            deadline: Seconds for each lookup; by default the client's.
+            deadline: Seconds for each lookup from its turn on; by default the client's.
+            patience: Seconds that one outage, or a limit, may last before the rest is given up; 0 to wait for none.
 
         Raises:
-            ConfigurationError: `limit` is not a whole number of at least 1, or `deadline` not a number of seconds.
+            ConfigurationError: `limit` is not a whole number of at least 1, or a time not a number of seconds.
             InvalidArgumentError: `user_ids` is a single string, or cannot be iterated.
         """
 
-        def fetch(user_id: str) -> Awaitable[Reply[Inventory]]:
-            return self._engine.exchange(endpoints.GET_INVENTORY, deadline, user_id=user_id)
+        async def fetch(user_id: str) -> Exchange[Inventory]:
+            exchange = Exchange(self._engine, endpoints.GET_INVENTORY, deadline, {"user_id": user_id})
+            await exchange.send()
+            return exchange
 
         if deadline is not None:
             check_seconds("deadline", deadline)
@@ -438,8 +451,9 @@ class PhygitalsClient:
             # More would use up their deadlines waiting for a place among the requests in flight.
             limit=min(check_count("limit", limit), self._engine.max_in_flight),
             distinct=distinct,
-            finish=Reply.result,
-            drop=Reply.drop,
+            patience=patience,
+            finish=Exchange.result,
+            drop=Exchange.drop,
             hooks=self._engine.hooks,
         )
 
@@ -449,6 +463,7 @@ class PhygitalsClient:
         *,
         limit: int = DEFAULT_LIMIT,
         deadline: float | None = None,
+        patience: float = DEFAULT_PATIENCE,
     ) -> Batch[str, Inventory]:
         """Look up many users' inventories and return every outcome, in the order of the ids (API sheet, 2.7).
 
@@ -458,10 +473,11 @@ class PhygitalsClient:
         Args:
             user_ids: Any iterable or async iterable.
             limit: The most lookups in flight; never more than the client's `max_in_flight`.
-            deadline: Seconds for each lookup; by default the client's.
+            deadline: Seconds for each lookup from its turn on; by default the client's.
+            patience: Seconds that one outage, or a limit, may last before the rest is given up; 0 to wait for none.
 
         Raises:
-            ConfigurationError: `limit` is not a whole number of at least 1, or `deadline` not a number of seconds.
+            ConfigurationError: `limit` is not a whole number of at least 1, or a time not a number of seconds.
             InvalidArgumentError: `user_ids` is a single string, cannot be iterated, or holds something
                 unhashable.
         """
@@ -469,8 +485,10 @@ class PhygitalsClient:
         check_count("limit", limit)
         if deadline is not None:
             check_seconds("deadline", deadline)
+        check_patience(patience)
         return await collect(
-            user_ids, lambda distinct: self.stream_inventories(distinct, limit=limit, deadline=deadline)
+            user_ids,
+            lambda distinct: self.stream_inventories(distinct, limit=limit, deadline=deadline, patience=patience),
         )
 
 

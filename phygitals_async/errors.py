@@ -140,11 +140,12 @@ class OutcomeUnknown(PhygitalsError):
     `arguments` holds what the call was made with.
     """
 
-    sent = Sent.UNKNOWN
-
-    def __init__(self, message: str = "", *, readable: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, message: str = "", *, readable: Mapping[str, Any] | None = None, sent: Sent = Sent.UNKNOWN
+    ) -> None:
         super().__init__(message)
         self.readable: Mapping[str, Any] = readable or {}
+        self.sent = sent
 
 
 class PurchasePending(PhygitalsError, TimeoutError):
@@ -411,19 +412,25 @@ class DecodeError(PhygitalsError):
         status: int | None = None,
         problems: Sequence[str] = (),
         snippet: str = "",
+        readable: Mapping[str, Any] | None = None,
     ) -> None:
         self.status = status
         self.problems = tuple(problems)
         self.snippet = snippet
-        self.readable: Mapping[str, Any] = {}
+        self.readable: Mapping[str, Any] = readable or {}
         super().__init__(text)
+
+    @property
+    def summary(self) -> str:
+        """What went wrong in a few words, without the places."""
+        return super().text
 
     @property
     def text(self) -> str:
         """What went wrong, with the first bad places and the beginning of the body."""
         shown = "; ".join(self.problems[: self._SHOWN])
         more = len(self.problems) - self._SHOWN
-        lines = [super().text, shown, f"and {more} more" if more > 0 else ""]
+        lines = [self.summary, shown, f"and {more} more" if more > 0 else ""]
         if self.snippet:
             lines.append(f"body: {self.snippet}")
         return "; ".join(filter(None, lines))

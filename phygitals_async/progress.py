@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from typing import Final
-
-from attrs import define, field
+from phygitals_async._calls.lookups import Counts
 
 
-@define
 class Progress:
-    """How far a bulk run has come. The run updates it; read it at any time.
+    """How far a bulk run has come: read it at any time, from any task. It shows the run and does not steer it."""
 
-    Attributes:
-        found: Keys that were answered.
-        failed: Keys that ended in an error, those not attempted included.
-        in_flight: Keys being looked up right now.
-        attempts: Requests handed to the transport, retries included.
-        throttled: How often the server's 429 slowed the run down, bursts counted once.
-        limit: The most lookups the run has in flight now; it falls when the server throttles and recovers after.
-        resumes: When the pause the server asked for ends, in seconds of the event loop's clock; 0 for none.
-    """
+    __slots__ = ("_counts",)
 
-    found: int = 0
-    failed: int = 0
-    in_flight: int = 0
-    attempts: int = 0
-    throttled: int = 0
-    limit: int = field(default=0, eq=False)
-    resumes: float = field(default=0.0, eq=False)
+    def __init__(self, counts: Counts) -> None:
+        self._counts = counts
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)}" for name in ("found", "failed", "in_flight", "attempts"))
+        return f"Progress({shown}, throttled={self.throttled}, waiting={self.waiting})"
+
+    @property
+    def found(self) -> int:
+        """Keys that were answered."""
+        return self._counts.found
+
+    @property
+    def failed(self) -> int:
+        """Keys that ended in an error, those not attempted included."""
+        return self._counts.failed
 
     @property
     def done(self) -> int:
         """Keys with an outcome, found or failed."""
-        return self.found + self.failed
+        return self._counts.found + self._counts.failed
 
+    @property
+    def in_flight(self) -> int:
+        """Keys being looked up right now."""
+        return self._counts.in_flight
 
-# Lets a call count its attempts for the bulk run it belongs to, whatever function the run fans out.
-current_progress: Final[ContextVar[Progress | None]] = ContextVar("current_progress", default=None)
+    @property
+    def attempts(self) -> int:
+        """Requests handed to the transport, retries included."""
+        return self._counts.attempts
+
+    @property
+    def throttled(self) -> int:
+        """How often the server's 429 slowed the run down, bursts counted once."""
+        return self._counts.throttled
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the run waits for an outage, or a long pause that the server asked for, to end."""
+        return self._counts.waiting

@@ -594,7 +594,7 @@ async def test_the_budget_does_not_count_429s() -> None:
     """The pause that all calls share governs them."""
     script = Script(refusal(429, "0"), EMPTY)
     async with client(script) as api:
-        api._engine._budget.tokens = 0.0
+        api._engine.budget.tokens = 0.0
         assert await api.get_inventory("a") == Inventory("a", ())
     assert len(script.asked_at) == 2
 
@@ -604,7 +604,7 @@ async def test_an_empty_budget_makes_a_call_fail_at_once() -> None:
     """The server's own error is raised after one attempt."""
     script = Script(refusal(500), EMPTY)
     async with client(script) as api:
-        api._engine._budget.tokens = 0.0
+        api._engine.budget.tokens = 0.0
         with pytest.raises(ServerError) as caught:
             await api.get_inventory("a")
     assert caught.value.attempts == len(script.asked_at) == 1
@@ -614,11 +614,11 @@ async def test_an_empty_budget_makes_a_call_fail_at_once() -> None:
 async def test_any_answer_but_a_server_error_earns_the_budget_back() -> None:
     """A server that says no is up: a run over unknown users must not lose its repeats."""
     async with client(Sandbox(seed=1)) as api:
-        api._engine._budget.tokens = 0.0
+        api._engine.budget.tokens = 0.0
         for _ in range(20):
             with pytest.raises(UserNotFound):
                 await api.get_inventory("nobody")
-        assert api._engine._budget.tokens >= 10.0
+        assert api._engine.budget.tokens >= 10.0
 
 
 @pytest.mark.anyio

@@ -205,8 +205,8 @@ async def look_everywhere(api: PhygitalsClient, recorder: Recorder, expected: ty
     request, response = recorder.request, recorder.response
     assert request is not None
     assert request.headers["X-API-Key"] == CANARY
-    things: list[object] = [api, recorder, request, response, api._engine, api._engine.settings, vars(api._engine)]
-    things += [request.headers, api._engine._headers, recorder._inner, vars(recorder._inner)]
+    things: list[object] = [api, recorder, request, response, api._engine, api._engine.wire.settings, vars(api._engine)]
+    things += [request.headers, api._engine.wire.headers, recorder._inner, vars(recorder._inner)]
     batch = await api.get_inventories(["u", "v"], limit=2)
     things += [batch, *batch, batch.outcomes]
     for failed in batch.failed:
@@ -216,7 +216,7 @@ async def look_everywhere(api: PhygitalsClient, recorder: Recorder, expected: ty
     assert_no_key(texts_of_pickles(request))
     if error is not None:
         assert_no_key(texts_of_error(error))
-    for unpicklable in (api, api._engine.settings):
+    for unpicklable in (api, api._engine.wire.settings):
         with pytest.raises(TypeError) as caught:
             pickle.dumps(unpicklable)
         assert_no_key([repr(caught.value), "".join(traceback.format_exception(caught.value))])

@@ -26,7 +26,7 @@ def _read_started(answer: models.StartedPurchase) -> models.StartedPurchase:
     return answer
 
 
-def _save_id(value: object) -> str | None:
+def _salvage_id(value: object) -> str | None:
     try:
         text = check_id("it", value)
     except errors.InvalidArgumentError:
@@ -35,7 +35,7 @@ def _save_id(value: object) -> str | None:
     return text if text.strip() and "\ufffd" not in text else None
 
 
-def _save_amount(value: object) -> Decimal | None:
+def _salvage_amount(value: object) -> Decimal | None:
     """Read a JSON number, or a string that holds one, of a size that money has."""
     text = str(value) if type(value) in (int, str) else ""
     return Decimal(text) if re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,50})?", text) else None
@@ -131,7 +131,7 @@ START_PURCHASE: Final = Operation[models.StartedPurchase](
     effect=Effect.MOVES_MONEY,
     answer=models.StartedPurchase,
     read=_read_started,
-    saves={"session_id": _save_id},
+    salvages={"session_id": _salvage_id},
     refusals=[
         Refusal(400, "Claw machine is out of stock", errors.OutOfStock),
         Refusal(400, "Amount must be greater than 0", errors.AmountOutOfRange),
@@ -155,6 +155,7 @@ GET_INVENTORY: Final = Operation[models.Inventory](
     method="GET",
     path="/inventory/{user_id}",
     answer=models.Inventory,
+    echoes="user_id",
     refusals=[
         Refusal(404, "User not found", errors.UserNotFound),
         Refusal(500, "An unexpected error occurred", errors.ServerError),
@@ -168,13 +169,19 @@ SELL_BACK: Final = Operation[models.Sellback](
     effect=Effect.MOVES_MONEY,
     answer=models.SellbackAnswer,
     read=_read_sellback,
-    saves={"amount": _save_amount},
+    salvages={"amount": _salvage_amount},
     refusals=[
         Refusal(400, "Item not found", errors.ItemNotFound),
         Refusal(400, "Item has expired", errors.ItemExpired),
         Refusal(400, "Transaction failed", errors.TransactionFailed),
         Refusal(400, "Item already has an active buyback session", errors.SellbackInProgress),
-        Refusal(429, "A buyback request for this item is already being processed", errors.SellbackInProgress),
+        # A lock on the item, and no limit of the client's (API sheet, 2.8).
+        Refusal(
+            429,
+            "A buyback request for this item is already being processed",
+            errors.SellbackInProgress,
+            by_status=True,
+        ),
         Refusal(500, "An unexpected error occurred", errors.ServerError),
     ],
 )
@@ -201,7 +208,7 @@ REQUEST_SHIPPING: Final = Operation[models.ShippingRequest](
     effect=Effect.MOVES_GOODS,
     answer=models.ShippingAnswer,
     read=_read_shipping_request,
-    saves={"order_id": _save_id},
+    salvages={"order_id": _salvage_id},
     refusals=[
         Refusal(400, "quote_id is required", errors.MissingField),
         Refusal(400, "Quote expired", errors.QuoteExpired),
@@ -215,6 +222,7 @@ GET_SHIPPING_ORDER: Final = Operation[models.ShippingOrder](
     method="GET",
     path="/ship/order/{order_id}",
     answer=models.ShippingOrder,
+    echoes="order_id",
     refusals=[
         Refusal(404, "Order not found", errors.OrderNotFound),
         Refusal(500, "An unexpected error occurred", errors.ServerError),

@@ -38,6 +38,7 @@ class Refusal:
         error: The class raised for it.
         key: The key of the body under which it is said.
         null: A key that must be there, and be null.
+        by_status: Whether the status alone decides, whatever the body says.
         details: Reads further attributes of the error out of the body and the arguments of the call.
     """
 
@@ -46,10 +47,13 @@ class Refusal:
     error: type[errors.StatusError]
     key: str = "error"
     null: str | None = None
+    by_status: bool = False
     details: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] | None = None
 
     def matches(self, status: int, body: Mapping[str, Any]) -> bool:
         """Whether an answer is this refusal."""
+        if self.by_status and self.status == status:
+            return True
         said = body.get(self.key)
         fixed, template, _ = self.text.partition("{")
         return (
@@ -73,8 +77,9 @@ class Operation(Generic[T]):
         effect: What the call does. One that moves money or goods is sent at most once.
         answer: What a 2xx body is structured into.
         read: Takes the result out of the answer, or raises the refusal that hides in it.
-        saves: What to save of an answer that is not what it should be: by the answer's own names, what reads a value
-            that can be used, and gives None for any other.
+        echoes: The argument that the answer repeats under the same name, which shows that it is the answer to this call.
+        salvages: What to salvage of an answer that is not what it should be: by the answer's own names, what reads a
+            value that can be used, and gives None for any other.
         refusals: The refusals it knows; other answers get the class of their status.
         segments: The path in pieces, each with the name of the argument that follows it, or with an empty one.
     """
@@ -87,7 +92,8 @@ class Operation(Generic[T]):
     effect: Effect = Effect.READS
     answer: Any
     read: Callable[[Any], T] = Factory(lambda: _as_it_is)
-    saves: Mapping[str, Callable[[object], Any]] = field(factory=dict)
+    echoes: str = ""
+    salvages: Mapping[str, Callable[[object], Any]] = field(factory=dict)
     refusals: Sequence[Refusal] = ()
     segments: Sequence[tuple[str, str]] = field(init=False)
     _arguments: Mapping[str, Argument] = field(init=False)

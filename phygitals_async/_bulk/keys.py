@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterable, Iterable
-from inspect import isasyncgen
+from inspect import isasyncgen, isgenerator
 from typing import Any, Final, Generic, TypeVar, cast
 
 import anyio.lowlevel
@@ -97,6 +97,11 @@ class Source(Generic[K]):
             raise RuntimeError(msg) from failure
         if failure is not None:
             raise failure
+
+    def close(self) -> None:
+        """Close a plain generator."""
+        if isgenerator(self._keys):
+            self._keys.close()
 
     async def aclose(self) -> None:
         """Close an async generator, in the task that read it: it may hold scopes that no other task may leave."""

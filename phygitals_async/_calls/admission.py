@@ -1,73 +1,139 @@
-"""Who may send now: at most so many requests in flight, at the pace the server bears."""
+"""Who may send now: at most so many requests in flight, each operation at the pace the server bears, money first."""
 
 from __future__ import annotations
 
+import enum
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
 import anyio
+from attrs import define, field
 
 from phygitals_async._calls.pacer import Pacer
-from phygitals_async._loop.wait_queue import Line
+from phygitals_async._loop.affinity import Event, event_class
+from phygitals_async._loop.loops import Loop, running_loop
+from phygitals_async._loop.wait_queue import WaitQueue
+
+# The longest that a call gives way, in seconds, to an operation whose limit it may share.
+_COURTESY: Final = 5.0
+
+
+class Priority(enum.IntEnum):
+    """Who goes first where several wait."""
+
+    MONEY = 0
+    SINGLE = 1
+    BULK = 2
+
+
+@define(eq=False)
+class Lane:
+    """The calls of one operation."""
+
+    pacer: Pacer = field(factory=Pacer)
+    bulk_in_flight: int = 0
+    waiting: tuple[OrderedDict[_Waiter, None], ...] = field(factory=lambda: tuple(OrderedDict() for _ in Priority))
+
+
+@define(eq=False)
+class _Waiter:
+    lane: Lane
+    priority: Priority
+    arrived: float
+    number: int
+    admitted: Event
 
 
 class Admission:
-    """Admits the requests of one client, in the order they came.
+    """Admits the requests of one client, in one event loop.
+
+    Each operation has a pace of its own, so a sick one holds up no other. An operation that knows no limit gives way to
+    one that does, in case the server has one limit for both: it takes a moment to send out of the other's pace, ahead
+    of what waits there, but waits for it no longer than `_COURTESY`, and not for a pause that the other was asked for.
 
     Args:
         limit: The most requests in flight.
+        rate: The most requests per second, or None for no such cap.
 
     Attributes:
         in_flight: How many there are.
-        pacer: How fast they may leave.
-        asked_too_long: Whether the server has asked for a longer pause than anybody waits for.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, rate: float | None) -> None:
         self.in_flight = 0
-        self.asked_too_long = False
-        self.pacer = Pacer()
         self._limit = limit
-        self._line = Line()
-        self._idle = Line()
-        self._turn = anyio.Lock()
+        self._interval = 0.0 if rate is None else 1 / rate
+        self._next = -math.inf
+        self._lanes: dict[str, Lane] = {}
+        self._host: Lane | None = None
+        self._loop: Loop
+        self._event: Callable[[], Event] | None = None
+        self._arrivals = 0
+        self._waiting = 0
+        self._stop_timer: Callable[[], object] | None = None
+        self._rings = math.inf
         self._closing = anyio.Event()
+        self._idle = WaitQueue()
+
+    def lane(self, operation: str) -> Lane:
+        """Return the lane of an operation."""
+        lane = self._lanes.get(operation)
+        if lane is None:
+            lane = self._lanes[operation] = Lane()
+        return lane
 
     def close(self) -> None:
         """Let everybody who waits in at once, to find the client closed and `leave`."""
         self._closing.set()
-        while self._line.notify():
-            self.in_flight += 1
+        for lane in self._lanes.values():
+            for queue in lane.waiting:
+                for waiter in list(queue):
+                    self._admit(waiter)
+        self._set_timer(math.inf)
 
     async def rest(self, seconds: float) -> None:
         """Wait for some time, but no longer than until `close`."""
         with anyio.move_on_after(seconds):
             await self._closing.wait()
 
-    def enter_at_once(self, now: float) -> bool:
+    def due(self, lane: Lane, now: float) -> float:
+        """Return when the lane lets the next request leave, were there nobody else."""
+        return max(lane.pacer.due(now), self._next)
+
+    def enter_at_once(self, lane: Lane, priority: Priority, now: float) -> bool:
         """Enter if that takes no waiting, and say whether it did. Whoever entered must `leave`."""
-        if self.in_flight >= self._limit or (self.pacer.rate is not None and not self._take_slot(now)):
+        if self._waiting or self.in_flight >= self._limit or self._due(lane, priority, now, now) > now:
             return False
-        self.in_flight += 1
+        self._count_in(lane, priority, now)
         return True
 
-    async def enter(self) -> None:
+    async def enter(self, lane: Lane, priority: Priority) -> None:
         """Wait for a place and for the moment to send. Whoever entered must `leave`."""
-        if self.in_flight >= self._limit:
-            # A place that is handed over to a call which is cancelled meanwhile goes to the next.
-            await self._line.wait(give_back=self.leave)
-        else:
-            self.in_flight += 1
-        if self.pacer.rate is not None:
-            try:
-                await self._wait_for_slot()
-            except BaseException:  # Cancelled, in whatever way the event loop has: the place must not go with the call.
-                self.leave()
-                raise
+        if self._event is None:
+            self._loop, self._event = running_loop(), event_class()
+        self._arrivals += 1
+        waiter = _Waiter(lane, priority, self._loop.now(), self._arrivals, self._event())
+        lane.waiting[priority][waiter] = None
+        self._waiting += 1
+        self._dispatch()
+        try:
+            await waiter.admitted.wait()
+        except BaseException:  # Cancelled, in whatever way the event loop has: the place must not go with the call.
+            if waiter.admitted.is_set():
+                self.leave(lane, priority)
+            else:
+                del lane.waiting[priority][waiter]
+                self._waiting -= 1
+            raise
 
-    def leave(self) -> None:
-        """Give the place to the next in line."""
-        # It is handed over without becoming free: nobody can slip in between.
-        if self._line.notify():
-            return
+    def leave(self, lane: Lane, priority: Priority) -> None:
+        """Give the place to whoever is next."""
         self.in_flight -= 1
+        lane.bulk_in_flight -= priority is Priority.BULK
+        if self._waiting:
+            self._dispatch()
         if not self.in_flight:
             self._idle.notify_all()
 
@@ -76,14 +142,81 @@ class Admission:
         if self.in_flight:
             await self._idle.wait()
 
-    def _take_slot(self, now: float) -> bool:
-        """Take the present moment to send, unless others wait for it."""
-        return not self._turn.locked() and self.pacer.take_if_free(now)
+    def throttled(self, lane: Lane, now: float, sent_at: float, retry_after: float | None, *, is_read: bool) -> bool:
+        """Slow an operation down, and return whether that is news; see `Pacer.throttled`."""
+        news = lane.pacer.throttled(now, sent_at, retry_after)
+        # The limit of calls that move money or goods is never taken for the reads'.
+        if is_read and lane.pacer.is_measured:
+            self._host = lane
+        return news
 
-    async def _wait_for_slot(self) -> None:
-        # One at a time waits for the next moment: whoever else comes, and any new pause, stays behind it.
-        async with self._turn:
-            now = anyio.current_time()
-            while not self._closing.is_set() and not self.pacer.take_if_free(now):
-                await self.rest(self.pacer.due(now) - now)
-                now = anyio.current_time()
+    def _dispatch(self) -> None:
+        """Admit everybody who may leave now, and set the timer for the next moment."""
+        now = self._loop.now()
+        moment = math.inf
+        while self._waiting and self.in_flight < self._limit:
+            moment, waiter = self._first(now)
+            if waiter is None:
+                break
+            self._admit(waiter, now)
+            moment = math.inf
+        self._set_timer(moment)
+
+    def _first(self, now: float) -> tuple[float, _Waiter | None]:
+        """Return who may leave now and goes first, or None and the moment when somebody may."""
+        moment = math.inf
+        for priority in Priority:
+            first: _Waiter | None = None
+            for lane in self._lanes.values():
+                if not (queue := lane.waiting[priority]):
+                    continue
+                waiter = next(iter(queue))
+                due = self._due(lane, priority, waiter.arrived, now)
+                if due > now:
+                    moment = min(moment, due)
+                elif first is None or waiter.number < first.number:
+                    first = waiter
+            if first is not None:
+                return now, first
+        return moment, None
+
+    def _due(self, lane: Lane, priority: Priority, arrived: float, now: float) -> float:
+        pacer = lane.pacer
+        if priority is Priority.BULK and lane.bulk_in_flight >= pacer.window:
+            return math.inf
+        due = max(pacer.due(now), self._next)
+        if (host := self._visited(lane)) is not None:
+            due = max(due, min(arrived + _COURTESY, host.pacer.spacing_due(now)))
+        return due
+
+    def _visited(self, lane: Lane) -> Lane | None:
+        return None if lane.pacer.is_limited or self._host is lane else self._host
+
+    def _admit(self, waiter: _Waiter, now: float | None = None) -> None:
+        del waiter.lane.waiting[waiter.priority][waiter]
+        self._waiting -= 1
+        self._count_in(waiter.lane, waiter.priority, self._loop.now() if now is None else now)
+        waiter.admitted.set()
+
+    def _count_in(self, lane: Lane, priority: Priority, now: float) -> None:
+        self.in_flight += 1
+        lane.bulk_in_flight += priority is Priority.BULK
+        lane.pacer.take(now)
+        if self._interval:
+            self._next = max(self._next, now - self._interval) + self._interval
+        if (host := self._visited(lane)) is not None:
+            host.pacer.take(now)
+
+    def _set_timer(self, rings: float) -> None:
+        if rings == self._rings:
+            return
+        if self._stop_timer is not None:
+            self._stop_timer()
+            self._stop_timer = None
+        self._rings = rings
+        if rings < math.inf:
+            self._stop_timer = self._loop.call_at(rings, self._ring)
+
+    def _ring(self) -> None:
+        self._stop_timer, self._rings = None, math.inf
+        self._dispatch()

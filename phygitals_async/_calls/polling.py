@@ -8,15 +8,14 @@ from typing import Final
 
 import anyio
 
-from phygitals_async._calls.retry import is_passing
+from phygitals_async._api.operation import Effect
+from phygitals_async._calls.verdicts import judge
 from phygitals_async.errors import (
     ClientClosed,
     DeadlineExceeded,
     PhygitalsError,
     PurchasePending,
-    ServerError,
     StatusError,
-    TransportError,
 )
 from phygitals_async.models import Purchase, ShippingOrder
 
@@ -57,7 +56,7 @@ async def wait_for_purchase(
                 if purchase is not None:
                     return purchase
             except PhygitalsError as error:
-                if not _may_pass(error):
+                if not judge(error, Effect.READS).may_pass:
                     raise
                 last = error
             await anyio.sleep(_pause(pause, last))
@@ -95,7 +94,7 @@ async def watch_order(
             # A poll has the client's deadline, or what is left of this one.
             order = await poll(left)
         except PhygitalsError as error:
-            if not _may_pass(error) or _asked(error) > _LONGEST_ASKED:
+            if not judge(error, Effect.READS).may_pass or _asked(error) > _LONGEST_ASKED:
                 raise
             last = error
         else:
@@ -111,11 +110,6 @@ async def watch_order(
     exceeded = DeadlineExceeded(msg)
     exceeded.describe("watch_order", {"order_id": order_id}, polls)
     raise exceeded from last
-
-
-def _may_pass(error: PhygitalsError) -> bool:
-    """Whether a later poll may well not meet the error; whatever the network does, time bounds the asking."""
-    return isinstance(error, TransportError | ServerError) or is_passing(error)
 
 
 def _pause(interval: float, last: PhygitalsError | None) -> float:

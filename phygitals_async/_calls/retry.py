@@ -1,27 +1,14 @@
-"""When a failed attempt may be made again, and after how long."""
+"""After how long a failed attempt is made again, and how many repeats a client affords."""
 
 from __future__ import annotations
 
 import random
-from typing import Final
 
 from attrs import define, field, frozen
 
+from phygitals_async._calls.verdicts import Verdict
 from phygitals_async._checks import check_seconds
-from phygitals_async.errors import (
-    ConfigurationError,
-    ConnectError,
-    ConnectionLost,
-    DeadlineExceeded,
-    PhygitalsError,
-    ProtocolError,
-    RateLimited,
-    Sent,
-    StatusError,
-)
-
-# 501 and 505 stay what they are, however often they are asked.
-_PASSING_STATUSES: Final = frozenset({408, 425, 500, 502, 503, 504, *range(520, 531)})
+from phygitals_async.errors import ConfigurationError
 
 
 def _check_retries(_instance: object, _attribute: object, value: int) -> None:
@@ -36,7 +23,7 @@ class RetryPolicy:
 
     Attributes:
         retries: The most repeats of one call after failures, 0 to 10; with 0, nothing is ever repeated. Repeats after
-            a 429 are not counted: all calls of a client pause together then, and the deadline bounds them.
+            a 429 are not counted: the calls of an operation slow down together then, and the deadline bounds them.
         base: Seconds; the pause before the n-th repeat is random, up to `base * 2**n`.
         longest: Seconds; no pause is longer. A call whose server asks for more gives up rather than ask sooner.
     """
@@ -45,36 +32,23 @@ class RetryPolicy:
     base: float = field(default=0.2, validator=lambda _, a, value: check_seconds(a.name, value))
     longest: float = field(default=20.0, validator=lambda _, a, value: check_seconds(a.name, value))
 
-    def pause(self, failures: int, error: PhygitalsError, *, is_read: bool) -> float | None:
+    def pause(self, failures: int, verdict: Verdict, asked: float | None) -> float | None:
         """Return the seconds to wait before trying again, or None to give up.
 
         Args:
             failures: Failed attempts so far, this one included, 429s not counted.
-            error: How this one failed.
-            is_read: Whether the call may be repeated even if the server acted on it.
+            verdict: What the failure of this one means.
+            asked: Seconds the server asked to wait, if it did.
         """
-        asked = error.retry_after if isinstance(error, StatusError) else None
+        if not verdict.may_repeat or failures > self.retries or not self.retries:
+            return None
         if asked is not None and asked > self.longest:
             return None
-        if isinstance(error, RateLimited):
-            # The pause that all calls share does the waiting.
-            return 0.0 if is_read and self.retries else None
-        if failures > self.retries or not self._may_repeat(error, is_read=is_read):
-            return None
+        if verdict.is_limit:
+            # The pause that all calls of the operation share does the waiting.
+            return 0.0
         jittered = random.uniform(0, min(self.base * 2**failures, self.longest))  # noqa: S311 - no secret.
         return max(jittered, asked or 0.0)
-
-    def _may_repeat(self, error: PhygitalsError, *, is_read: bool) -> bool:
-        if isinstance(error, ConnectError) and error.sent is Sent.NEVER:
-            return True
-        return is_read and is_passing(error)
-
-
-def is_passing(error: PhygitalsError) -> bool:
-    """Whether the same request may well succeed a little later."""
-    if isinstance(error, StatusError):
-        return isinstance(error, RateLimited) or error.status in _PASSING_STATUSES
-    return isinstance(error, ConnectError | ConnectionLost | ProtocolError | DeadlineExceeded)
 
 
 @define(eq=False)

@@ -277,7 +277,7 @@ async def _call(cell: Cell, api: PhygitalsClient, witness: Callable[[], Witness]
 async def _call_again(cell: Cell, api: PhygitalsClient) -> None:
     # The server may have hung up just now: its RST is on its way. And a slow machine must not cut this call short.
     await anyio.sleep(0.02)
-    api._engine._attempt_timeout = 20.0
+    api._engine.attempt_timeout = 20.0
     try:
         result = await CALLS[cell.operation.name](api, 30.0)
     except Exception as error:  # noqa: BLE001 - whatever comes out is what this is about.

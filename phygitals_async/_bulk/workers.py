@@ -1,0 +1,374 @@
+"""The tasks of a bulk run: they take keys, look them up, and set the outcomes out.
+
+A fixed number of workers pulls keys from one source, so neither keys nor outcomes pile up. They are nobody's children:
+the run starts them, cancels them and waits for their end, from whatever task it is entered, read and left.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from contextvars import Context, copy_context
+from typing import Any, Generic, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from phygitals_async._api.operation import Effect
+from phygitals_async._bulk.keys import END, SKIPPED, End, Skipped, Source
+from phygitals_async._bulk.outages import Outages, Suspect
+from phygitals_async._calls.lookups import Counts, Lookup, current_lookup
+from phygitals_async._calls.verdicts import judge
+from phygitals_async._loop.contexts import in_context
+from phygitals_async._loop.loops import Loop, running_loop
+from phygitals_async._loop.wait_queue import WaitQueue
+from phygitals_async.errors import AuthenticationError, NotAttempted, PhygitalsError, Sent, StatusError
+from phygitals_async.observer import logger
+
+K = TypeVar("K")
+
+
+class Workers(Generic[K]):
+    """Looks up every key of a source.
+
+    Args:
+        fetch: The lookup.
+        keys: The keys.
+        limit: The most lookups in flight, and the most outcomes that wait to be taken.
+        distinct: Whether to leave a repeated key out.
+        patience: Seconds to wait for an outage to end, or a limit; see `Outages`.
+        drop: Is given what a lookup brought, and nobody takes.
+
+    Attributes:
+        counts: Of the run.
+        ready: Outcomes to be taken: a key, and what its lookup brought or failed with.
+        crash: What ended the run before its keys did, other than leaving it.
+        bugs: What lookups raised that is no error of this library.
+        is_entered: Whether it was started.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[K], Awaitable[Any]],
+        keys: Iterable[K] | AsyncIterable[K],
+        *,
+        limit: int,
+        distinct: bool,
+        patience: float,
+        drop: Callable[[Any], None],
+    ) -> None:
+        self.counts = Counts()
+        self.is_entered = False
+        self.ready: deque[tuple[K, Any, PhygitalsError | None]] = deque()
+        self.crash: BaseException | None = None
+        self.bugs: list[BaseException] = []
+        self._fetch = fetch
+        self._drop = drop
+        self._limit = limit
+        self._patience = patience
+        self._source = Source(keys, distinct=distinct)
+        self._outages: Outages[K] = Outages(patience)
+        self._tasks: dict[object, Callable[[], object]] = {}
+        self._workers = 0
+        self._number = 0
+        self._pending = 0
+        self._read: deque[K] = deque()
+        self._again: deque[Suspect[K]] = deque()
+        self._answered: list[K] = []
+        self._ended_by: PhygitalsError | None = None
+        self._stopped = False
+        self._probing = False
+        self._outcome_ready = WaitQueue()
+        self._key_ready = WaitQueue()
+        self._room = WaitQueue()
+        self._up_again = WaitQueue()
+        self._all_ended = WaitQueue()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether any task is left."""
+        return bool(self._tasks)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether leaving now loses outcomes."""
+        return bool(self._tasks or self.ready)
+
+    def start(self) -> None:
+        """Start in the context of the task that runs now: the source is read in it, lookups in fresh copies of it."""
+        self.is_entered = True
+        self._loop: Loop = running_loop()
+        self._source_context = copy_context()
+        self._context = copy_context()
+        if self._source.is_async:
+            self._start(self._feed, self._source_context)
+        else:
+            self._start_worker()
+
+    async def wait_for_outcome(self) -> None:
+        """Wait until something is ready, or all tasks have ended."""
+        await self._outcome_ready.wait()
+
+    def take(self) -> tuple[K, Any, PhygitalsError | None]:
+        """Take what is ready, and make room."""
+        self._pending -= 1
+        self._room.notify()
+        return self.ready.popleft()
+
+    async def stop(self) -> None:
+        """Cancel all tasks, wait for their end, whatever is done to the task that waits, and close the source."""
+        self._stopped = True
+        for cancel in list(self._tasks.values()):
+            cancel()
+        cancelled: BaseException | None = None
+        while self._tasks:
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._all_ended.wait()
+            except anyio.get_cancelled_exc_class() as error:
+                cancelled = error
+        while self.ready:
+            _, brought, failure = self.ready.popleft()
+            if failure is None:
+                self._drop(brought)
+        self._source_context.run(self._source.close)
+        if cancelled is not None:
+            raise cancelled
+
+    def raise_source_failure(self) -> None:
+        """Raise what reading the keys raised, once."""
+        self._source.raise_failure()
+
+    def _start(self, work: Callable[[], Awaitable[None]], context: Context) -> None:
+        token = object()
+
+        async def guarded() -> None:
+            try:
+                await work()
+            except BaseException as crash:  # Cancellation too ends a run, and must not pass for its end.
+                self._note_crash(crash)
+                if isinstance(crash, (anyio.get_cancelled_exc_class(), KeyboardInterrupt, SystemExit)):
+                    raise
+
+        def ended() -> None:
+            del self._tasks[token]
+            self._outcome_ready.notify_all()
+            self._key_ready.notify_all()
+            if not self._tasks:
+                self._all_ended.notify_all()
+
+        self._tasks[token] = self._loop.spawn(guarded, context, ended)
+
+    def _start_worker(self) -> None:
+        self._workers += 1
+        self._start(self._work, self._context.copy())
+
+    def _note_crash(self, crash: BaseException) -> None:
+        if not isinstance(crash, anyio.get_cancelled_exc_class()):
+            self.bugs.append(crash)
+            logger.error("a bulk run failed with %s, which is raised where it is read or left", type(crash).__name__)
+        # Only the first ended the run: the others are the run being cancelled because of it, or being left.
+        if not self._stopped:
+            self._stopped, self.crash = True, crash
+            for cancel in list(self._tasks.values()):
+                cancel()
+
+    async def _feed(self) -> None:
+        """Read an async iterable, in one task: it may open scopes that no other task may leave."""
+        try:
+            while not self._stopped:
+                if self._outages.ongoing:
+                    await self._up_again.wait()
+                elif self._pending >= self._limit:
+                    await self._room.wait()
+                elif (key := await self._source.wait()) is END:
+                    return
+                else:
+                    self._pending += 1
+                    self._read.append(key)
+                    if not self._key_ready.notify() and self._workers < self._limit:
+                        self._start_worker()
+        finally:
+            await self._source.aclose()
+
+    async def _work(self) -> None:
+        try:
+            while (suspect := await self._next()) is not END:
+                if self._ended_by is None:
+                    await self._look_up(suspect)
+                else:
+                    self._put(suspect.key, None, _not_attempted(self._ended_by))
+        finally:
+            self._workers -= 1
+
+    async def _next(self) -> Suspect[K] | End:
+        """Return what to look up next, once the server is up and there is room for the outcome."""
+        while not self._stopped:
+            if self._outages.ongoing:
+                await self._sit_out()
+            elif self._read:
+                return Suspect(self._read.popleft())
+            elif self._pending >= self._limit and (self._again or not self._source.is_async):
+                await self._wait_for_room()
+            elif self._again:
+                self._pending += 1
+                return self._again.popleft()
+            elif (key := await self._next_key()) is END:
+                if not self._settle():
+                    return END
+            elif key is not SKIPPED:
+                return Suspect(key)
+        return END
+
+    async def _wait_for_room(self) -> None:
+        await self._room.wait()
+        if self._source.is_async and not self._again:
+            # Another worker took what this one wanted the room for: it is the feeder's.
+            self._room.notify()
+
+    async def _next_key(self) -> K | End | Skipped:
+        """Take a key from an iterable, and see that another worker takes the one after it."""
+        if self._source.is_async:
+            if self._source.ended:
+                return END
+            self._settle()
+            await self._key_ready.wait()
+            return SKIPPED
+        key = self._source_context.run(self._source.take)
+        if key is SKIPPED:
+            await anyio.lowlevel.checkpoint()
+        elif key is not END:
+            self._pending += 1
+            if self._workers < self._limit and not self._source.ended:
+                self._start_worker()
+        return key
+
+    async def _look_up(self, suspect: Suspect[K]) -> None:
+        lookup = Lookup(self.counts, self._patience)
+        self._number += 1
+        number = self._number
+        brought, error = await self._fetch_for(lookup, suspect.key)
+        if isinstance(error, AuthenticationError):
+            self._end_by(error)
+        elif error is not None and self._is_set_aside(suspect, lookup, error):
+            return
+        self._put(suspect.key, brought, error)
+        if error is None or error.sent is Sent.YES:
+            if lookup.may_repeat:
+                self._answered = [suspect.key]
+            self._note_answer(number)
+
+    async def _fetch_for(self, lookup: Lookup, key: K) -> tuple[Any, PhygitalsError | None]:
+        context = self._context.copy()
+        context.run(current_lookup.set, lookup)
+        self.counts.in_flight += 1
+        try:
+            return await in_context(context, self._fetch, key), None
+        except PhygitalsError as error:
+            return None, error
+        finally:
+            self.counts.in_flight -= 1
+
+    def _is_set_aside(self, suspect: Suspect[K], lookup: Lookup, error: PhygitalsError) -> bool:
+        """Keep what failed in a way that may pass until it shows whose fault it was, and say whether it is kept."""
+        now = self._loop.now()
+        verdict = judge(error, Effect.READS)
+        hopeless = self._ended_by is not None or self._outages.is_hopeless(suspect, now)
+        if hopeless or not verdict.may_pass or not lookup.may_repeat or not self._patience:
+            return False
+        self._pending -= 1
+        self._room.notify()
+        suspect.error, suspect.seen = error, self._number
+        asked = error.retry_after if isinstance(error, StatusError) else None
+        self._outages.failed(suspect, now, asked, is_limit=verdict.is_limit and asked is not None)
+        return True
+
+    def _note_answer(self, number: int) -> None:
+        if not self._outages.suspects and not self._outages.ongoing:
+            return
+        again, failed = self._outages.answered(number)
+        self._again.extend(again)
+        self._give_up(failed)
+        if not self._outages.ongoing:
+            self._up_again.notify_all()
+
+    def _give_up(self, suspects: Iterable[Suspect[K]]) -> None:
+        for suspect in suspects:
+            self._pending += 1
+            self._put(suspect.key, None, suspect.error)
+
+    def _put(self, key: K, brought: Any, error: PhygitalsError | None) -> None:
+        self.ready.append((key, brought, error))
+        self._outcome_ready.notify_all()
+
+    def _settle(self) -> bool:
+        """Where no other lookup will show whose fault it was: find out, or take it for the keys'.
+
+        Return whether there is more to do.
+        """
+        if not self._outages.suspects or self.counts.in_flight:
+            return False
+        if self._answered and self._outages.may_be_hiccup and self._ended_by is None:
+            self._outages.begin(self._loop.now())
+            return True
+        self._give_up(self._outages.take_all())
+        return False
+
+    async def _sit_out(self) -> None:
+        """Wait until the server is up again: one worker looks whether it is, the others wait for that."""
+        if self._probing:
+            await self._up_again.wait()
+            return
+        self._probing = self.counts.waiting = True
+        logger.warning("a bulk run waits: the server is down or wants a pause; for %g s at most", self._patience)
+        try:
+            while self._outages.ongoing and not self._stopped:
+                pause = self._outages.pause(self._loop.now())
+                if pause is None:
+                    self._lose_patience()
+                else:
+                    await anyio.sleep(pause)
+                    await self._probe()
+        finally:
+            self._probing = self.counts.waiting = False
+            self._up_again.notify_all()
+
+    async def _probe(self) -> None:
+        """Look up a key that was answered before, or else one that failed, to see whether the server is up."""
+        if not self._answered:
+            suspect = self._outages.suspects.popleft()
+            self._pending += 1
+            await self._look_up(suspect)
+            if self._outages.ongoing:
+                self._outages.probed_in_vain()
+            return
+        self._number += 1
+        number = self._number
+        brought, error = await self._fetch_for(Lookup(self.counts, self._patience), self._answered[0])
+        if error is None:
+            self._drop(brought)
+        if isinstance(error, AuthenticationError):
+            self._end_by(error)
+        elif error is None or (error.sent is Sent.YES and not judge(error, Effect.READS).may_pass):
+            self._note_answer(number)
+        else:
+            self._outages.probed_in_vain()
+
+    def _lose_patience(self) -> None:
+        suspects = self._outages.take_all()
+        self._end_by(next((s.error for s in reversed(suspects) if s.error is not None), NotAttempted("")))
+        self._give_up(suspects)
+
+    def _end_by(self, error: PhygitalsError) -> None:
+        """Attempt no further key."""
+        self._ended_by = self._ended_by or error
+        self._give_up(self._outages.take_all())
+        self._up_again.notify_all()
+
+
+def _not_attempted(because: PhygitalsError) -> NotAttempted:
+    refused = isinstance(because, AuthenticationError)
+    why = "the API key was refused earlier in this run" if refused else "this run's patience with the server has ended"
+    error = NotAttempted(f"not tried: {why}")
+    error.__cause__ = because
+    return error

@@ -21,7 +21,7 @@ from phygitals_async import (
     Found,
     NotAttempted,
     Outcome,
-    ServerError,
+    UserNotFound,
     fan_out,
     fan_out_all,
 )
@@ -72,7 +72,7 @@ class World:
                 await anyio.lowlevel.checkpoint()
             match plan.ending:
                 case "fail":
-                    raise ServerError(status=500, message=str(key))
+                    raise UserNotFound(status=404, message=str(key))
                 case "refuse":
                     raise AuthenticationError(status=401)
                 case "bug":
@@ -105,7 +105,7 @@ class World:
             case Found(key, value):
                 assert plan.ending == "find"
                 assert value == key * 10
-            case Failed(key, ServerError(message=message)):
+            case Failed(key, UserNotFound(message=message)):
                 assert plan.ending == "fail"
                 assert message == str(key)
             case Failed(_, AuthenticationError()):
@@ -391,7 +391,7 @@ class RunByHand(RuleBasedStateMachine):
         gate = self.gates[data.draw(st.sampled_from(sorted(self.gates)))]
         self.released += 1
         if fails:
-            gate.set_exception(ServerError(status=500))
+            gate.set_exception(UserNotFound(status=404))
         else:
             gate.set_result(None)
         self._settle()

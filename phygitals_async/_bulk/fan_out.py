@@ -136,7 +136,6 @@ class FanOut(Generic[K, V]):
         self._hooks = hooks
         self._entered = False
         self._cut_short = False
-        self._lost: RuntimeError | None = None
         self.progress = Progress(self._workers.counts)
 
     async def __aenter__(self) -> Self:
@@ -152,13 +151,13 @@ class FanOut(Generic[K, V]):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self._leave()
-        crash = self._crash()
-        if crash is None or _tells_of(exc, crash):
+        untold = [bug for bug in self._bugs() if exc is None or not _tells_of(exc, bug)]
+        if not untold:
             return
         if exc is None or isinstance(exc, anyio.get_cancelled_exc_class()):
-            raise crash
+            raise _together(untold)
         msg = "a bulk run was left by an exception, and a lookup had failed besides"
-        raise BaseExceptionGroup(msg, [exc, crash])
+        raise BaseExceptionGroup(msg, [exc, *untold])
 
     async def aclose(self) -> None:
         """End the run, from any task: cancel its lookups, and wait until they have ended. Again, it does nothing."""
@@ -190,24 +189,21 @@ class FanOut(Generic[K, V]):
         if not self._workers.is_entered:
             msg = "enter the bulk run first: async with ... as outcomes"
             raise RuntimeError(msg)
-        if (crash := self._crash()) is not None:
-            raise crash
+        if bugs := self._bugs():
+            raise _together(bugs)
         if self._cut_short or self._workers.crash is not None:
             msg = "the bulk run was left before all of its keys were looked up"
             raise RuntimeError(msg)
         self._workers.raise_source_failure()
 
-    def _crash(self) -> BaseException | None:
+    def _bugs(self) -> list[BaseException]:
         """Return what ended the run before its keys did."""
         workers = self._workers
-        if len(workers.bugs) > 1:
-            return BaseExceptionGroup("several lookups of a bulk run failed", workers.bugs)
-        if workers.bugs:
-            return workers.bugs[0]
-        if workers.crash is not None and self._lost is None:
-            self._lost = RuntimeError("a lookup was cancelled from outside the bulk run, and its outcome is lost")
-            self._lost.__cause__ = workers.crash
-        return self._lost
+        if workers.crash is not None and not workers.bugs:
+            lost = RuntimeError("a lookup was cancelled from outside the bulk run, and its outcome is lost")
+            lost.__cause__ = workers.crash
+            workers.bugs.append(lost)
+        return workers.bugs
 
     def _outcome(self, key: K, brought: Any, error: PhygitalsError | None) -> Outcome[K, V]:
         counts = self._workers.counts
@@ -228,6 +224,10 @@ def _ignore(_: object) -> None:
     """Drop what nobody takes."""
 
 
-def _tells_of(exc: BaseException | None, crash: BaseException) -> bool:
-    """Whether an exception is the crash, or a group that holds it."""
-    return exc is crash or (isinstance(exc, BaseExceptionGroup) and exc.subgroup(lambda one: one is crash) is not None)
+def _tells_of(exc: BaseException, bug: BaseException) -> bool:
+    """Whether an exception is the bug, or a group that holds it."""
+    return exc is bug or (isinstance(exc, BaseExceptionGroup) and exc.subgroup(lambda one: one is bug) is not None)
+
+
+def _together(bugs: list[BaseException]) -> BaseException:
+    return bugs[0] if len(bugs) == 1 else BaseExceptionGroup("several lookups of a bulk run failed", bugs)

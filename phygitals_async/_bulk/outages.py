@@ -112,6 +112,9 @@ class Outages(Generic[K]):
         asked = self._not_before - now
         if left <= 0 or asked > left:
             return None
+        if not self._in_vain and asked <= 0:
+            # Keys that fail by themselves may come in a row too: it costs one lookup to find out.
+            return 0.0
         grown = min(max(_FIRST_PAUSE, _SHARE * (now - self._began)), _LONGEST_PAUSE)
         jittered = grown * random.uniform(0.8, 1.2)  # noqa: S311 - no secret.
         return max(asked, min(jittered, left))

@@ -212,7 +212,10 @@ class Workers(Generic[K]):
                 await self._wait_for_room()
             elif self._again:
                 self._pending += 1
-                return self._again.popleft()
+                suspect = self._again.popleft()
+                if self._again and self._workers < self._limit:
+                    self._start_worker()
+                return suspect
             elif (key := await self._next_key()) is END:
                 if not self._settle():
                     return END
@@ -319,16 +322,20 @@ class Workers(Generic[K]):
         if self._probing:
             await self._up_again.wait()
             return
-        self._probing = self.counts.waiting = True
-        logger.warning("a bulk run waits: the server is down or wants a pause; for %g s at most", self._patience)
+        self._probing = True
         try:
             while self._outages.ongoing and not self._stopped:
                 pause = self._outages.pause(self._loop.now())
                 if pause is None:
                     self._lose_patience()
-                else:
-                    await anyio.sleep(pause)
-                    await self._probe()
+                    continue
+                if pause and not self.counts.waiting:
+                    self.counts.waiting = True
+                    logger.warning(
+                        "a bulk run waits, for at most %g s: the server is down or asks for a pause", self._patience
+                    )
+                await anyio.sleep(pause)
+                await self._probe()
         finally:
             self._probing = self.counts.waiting = False
             self._up_again.notify_all()

@@ -1,4 +1,4 @@
-"""A server that answers every GET with one canned inventory, in a process of its own.
+"""A server that answers every GET with one canned inventory, of the user asked for, in a process of its own.
 
 It is the cheapest server that asyncio can run, so that the client is what gets measured.
 """
@@ -15,7 +15,7 @@ from benchmarks.payloads import inventory
 
 
 class _Canned(asyncio.Protocol):
-    answer = b""
+    items = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -25,8 +25,11 @@ class _Canned(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._unread += data
         while b"\r\n\r\n" in self._unread:
-            _, _, self._unread = self._unread.partition(b"\r\n\r\n")
-            self._transport.write(self.answer)
+            head, _, self._unread = self._unread.partition(b"\r\n\r\n")
+            path = head.split(b" ", 2)[1]
+            body = b'{"user_id":"%s",%s' % (path.rpartition(b"/")[2], self.items)
+            answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+            self._transport.write(answer % (len(body), body))
 
 
 @contextmanager
@@ -42,9 +45,8 @@ def canned_server(items: int) -> Iterator[str]:
 
 
 async def _serve(items: int) -> None:
-    body = inventory(items)
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    _Canned.answer = head.encode() + body
+    # All but the user's id.
+    _Canned.items = inventory(items).partition(b",")[2]
     server = await asyncio.get_running_loop().create_server(_Canned, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()

@@ -391,7 +391,9 @@ async def test_a_given_session_is_used_and_left_open() -> None:
     """A session that was given sends the requests, with its own settings, and is not closed."""
     async with (
         raw_server() as server,
-        aiohttp.ClientSession(headers={"X-Mine": "1"}, raise_for_status=True) as session,
+        aiohttp.ClientSession(
+            connector=GuardedConnector(limit=0), headers={"X-Mine": "1"}, raise_for_status=True
+        ) as session,
     ):
         transport = AiohttpTransport(session)
         await transport.send(get(f"{server.url}/x"))
@@ -410,7 +412,7 @@ async def test_a_given_session_does_not_raise_for_status_nor_follow() -> None:
     """Whatever the session's habits, a status is returned and a redirect not followed."""
     async with (
         raw_server(answer(404, b"no"), answer(302, b"", {"Location": "/moved"})) as server,
-        aiohttp.ClientSession(raise_for_status=True) as session,
+        aiohttp.ClientSession(connector=GuardedConnector(limit=0), raise_for_status=True) as session,
         opened(session) as transport,
     ):
         assert (await transport.send(get(f"{server.url}/x"))).status == 404
@@ -421,7 +423,7 @@ async def test_a_given_session_does_not_raise_for_status_nor_follow() -> None:
 @pytest.mark.asyncio
 async def test_a_session_closed_by_its_owner() -> None:
     """When the owner has closed the session, send raises ClientClosed."""
-    session = aiohttp.ClientSession()
+    session = aiohttp.ClientSession(connector=GuardedConnector(limit=0))
     transport = AiohttpTransport(session)
     await session.close()
     with pytest.raises(ClientClosed, match="closed"):
@@ -453,7 +455,7 @@ async def test_closed_before_first_use_opens_nothing() -> None:
 @pytest.mark.asyncio
 async def test_is_open_tells_what_aclose_would_close() -> None:
     """It is open from its first use to its end; a session that was given does not count."""
-    async with raw_server() as server, aiohttp.ClientSession() as session:
+    async with raw_server() as server, aiohttp.ClientSession(connector=GuardedConnector(limit=0)) as session:
         given = AiohttpTransport(session)
         await given.send(get(f"{server.url}/x"))
         assert not given.is_open
@@ -535,7 +537,7 @@ def test_two_event_loops_at_once() -> None:
 
 def assert_nothing_left_open(transport: AiohttpTransport) -> None:
     """See that the transport has closed its session, if it ever had one."""
-    session = transport._own
+    session = transport._own.session
     assert session is None or session.closed
 
 
@@ -592,7 +594,7 @@ async def test_a_given_session_may_limit_connections() -> None:
     gate = asyncio.Event()
     async with (
         raw_server(evolve(answer(200, b"ok"), gate=gate)) as server,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=2)) as session,
+        aiohttp.ClientSession(connector=GuardedConnector(limit=2)) as session,
         opened(session) as transport,
     ):
         async with asyncio.TaskGroup() as group:
@@ -669,7 +671,7 @@ def test_trio_is_refused_with_a_session_that_exists() -> None:
         own = AiohttpTransport()
         async with raw_server() as server:
             await own.send(get(f"{server.url}/x"))
-        return aiohttp.ClientSession(), own
+        return aiohttp.ClientSession(connector=GuardedConnector(limit=0)), own
 
     async def on_trio() -> None:
         for transport in (AiohttpTransport(session), own):
@@ -802,7 +804,7 @@ async def test_what_waits_in_the_socket_is_no_answer_to_the_next_request(stray: 
 async def test_a_given_session_of_another_loop_is_refused_before_anything_is_sent() -> None:
     """aiohttp would write the request into the socket first, and fail then."""
     async with raw_server(answer(200, b"first")) as server:
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(connector=GuardedConnector(limit=0)) as session:
             transport = AiohttpTransport(session)
             await transport.send(get(f"{server.url}/1"))
 
@@ -827,7 +829,7 @@ async def test_a_given_sessions_middlewares_are_not_used() -> None:
 
     async with (
         raw_server(answer(200, b"once")) as server,
-        aiohttp.ClientSession(middlewares=(twice,)) as session,
+        aiohttp.ClientSession(connector=GuardedConnector(limit=0), middlewares=(twice,)) as session,
         opened(session) as transport,
     ):
         assert (await transport.send(get(f"{server.url}/1"))).body == b"once"
@@ -839,7 +841,7 @@ async def test_a_given_session_that_does_not_decompress_does_here() -> None:
     """The body of an answer is what the server meant, whatever the session is set to."""
     async with (
         raw_server(answer(200, gzip.compress(INVENTORY), {"Content-Encoding": "gzip"})) as server,
-        aiohttp.ClientSession(auto_decompress=False) as session,
+        aiohttp.ClientSession(connector=GuardedConnector(limit=0), auto_decompress=False) as session,
         opened(session) as transport,
     ):
         assert (await transport.send(get(f"{server.url}/1"))).body == INVENTORY
@@ -990,7 +992,9 @@ async def test_a_given_sessions_timeout_is_not_a_second_deadline() -> None:
     gate = asyncio.Event()
     async with (
         raw_server(evolve(answer(200, b"slow"), gate=gate)) as server,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.05, sock_read=0.05)) as session,
+        aiohttp.ClientSession(
+            connector=GuardedConnector(limit=0), timeout=aiohttp.ClientTimeout(total=0.05, sock_read=0.05)
+        ) as session,
         opened(session) as transport,
     ):
         task = asyncio.create_task(transport.send(get(f"{server.url}/x")))
@@ -1008,7 +1012,7 @@ async def test_waiting_for_a_free_connection_is_not_connecting() -> None:
     gate = asyncio.Event()
     async with (
         raw_server(evolve(answer(200, b"slow"), gate=gate)) as server,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session,
+        aiohttp.ClientSession(connector=GuardedConnector(limit=1)) as session,
         opened(session, connect_timeout=0.3) as transport,
     ):
         tasks = [asyncio.create_task(transport.send(get(f"{server.url}/{number}"))) for number in range(2)]
@@ -1063,7 +1067,7 @@ async def test_certificate_of_another_host(authority: trustme.CA) -> None:
     authority.configure_trust(client_side)
     async with (
         raw_server(tls=server_side) as server,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_side)) as session,
+        aiohttp.ClientSession(connector=GuardedConnector(ssl=client_side)) as session,
         opened(session) as transport,
     ):
         await refused(transport, f"https://127.0.0.1:{server.port}/x", "certificate was refused")
@@ -1073,7 +1077,7 @@ async def test_certificate_of_another_host(authority: trustme.CA) -> None:
 @pytest.mark.asyncio
 async def test_certificate_with_another_fingerprint(server_tls: ssl.SSLContext) -> None:
     """A pinned certificate that does not match is refused before anything is sent."""
-    connector = aiohttp.TCPConnector(ssl=aiohttp.Fingerprint(bytes(32)))
+    connector = GuardedConnector(ssl=aiohttp.Fingerprint(bytes(32)))
     async with (
         raw_server(tls=server_tls) as server,
         aiohttp.ClientSession(connector=connector) as session,
@@ -1090,7 +1094,7 @@ async def test_trusted_certificate(authority: trustme.CA, server_tls: ssl.SSLCon
     authority.configure_trust(client_side)
     async with (
         raw_server(answer(200, b"safe"), tls=server_tls) as server,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_side)) as session,
+        aiohttp.ClientSession(connector=GuardedConnector(ssl=client_side)) as session,
         opened(session) as transport,
     ):
         assert (await transport.send(get(f"https://127.0.0.1:{server.port}/x"))).body == b"safe"
@@ -1266,5 +1270,5 @@ def test_raw_server_is_exact() -> None:
 def test_letting_go_of_no_session_is_nothing() -> None:
     """A transport that never opened one has nothing to let go of."""
     transport = AiohttpTransport()
-    transport._let_go()
+    transport._own._release()
     assert not transport.is_open

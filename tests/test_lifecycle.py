@@ -37,7 +37,7 @@ from phygitals_async import (
     RetryPolicy,
     Sandbox,
 )
-from phygitals_transports import AiohttpTransport, MemoryTransport
+from phygitals_transports import AiohttpTransport, GuardedConnector, MemoryTransport
 from phygitals_transports.aiohttp_server import serve
 
 EMPTY = Response(200, {"content-type": "application/json"}, b'{"user_id":"u","items":[]}')
@@ -290,7 +290,7 @@ async def test_calls_cut_off_while_connecting_fail_with_an_error_of_this_library
 @pytest.mark.asyncio
 async def test_a_session_that_was_given_stays_open() -> None:
     """It belongs to its maker; once that one has closed it, calls say so."""
-    async with serve(lambda _: EMPTY) as url, aiohttp.ClientSession() as session:
+    async with serve(lambda _: EMPTY) as url, aiohttp.ClientSession(connector=GuardedConnector(limit=0)) as session:
         transport = AiohttpTransport(session)
         api = PhygitalsClient(transport, api_key="sandbox-test", base_url=url)
         await api.get_inventory("u")
@@ -445,7 +445,7 @@ api = PhygitalsClient(api_key="sandbox-test", base_url=url)
 loop = asyncio.new_event_loop()
 loop.run_until_complete(api.get_inventory("u"))
 transport = api._engine.transport
-session = transport._own
+session = transport._own.session
 reading, writing = os.pipe()
 child = os.fork()
 if not child:
@@ -533,7 +533,7 @@ async def test_another_process_lets_go_of_a_session_without_touching_it(monkeypa
             transport = AiohttpTransport()
             request = Request("GET", f"{url}/", {})
             await transport.send(request)
-            session = transport._own
+            session = transport._own.session
             assert session is not None
             with monkeypatch.context() as child:
                 child.setattr(os, "getpid", lambda: parent + 1)
@@ -620,7 +620,7 @@ async def test_a_transport_forgotten_in_a_cycle_goes_before_its_session() -> Non
     async with serve(lambda _: EMPTY) as url:
         transport: Any = AiohttpTransport()
         await transport.send(Request("GET", f"{url}/", {}))
-        session = weakref.ref(transport._own)
+        session = weakref.ref(transport._own.session)
         transport.itself = transport
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")

@@ -290,7 +290,7 @@ def _check_places(cell: Cell, api: PhygitalsClient, transport: AiohttpTransport 
     """Check that no call holds a place among the requests in flight, or a connection, any more."""
     left = api._engine.admission.in_flight
     cell.check(left == 0, f"{left} places among the requests in flight are left")
-    session = None if transport is None else transport._given or transport._own
+    session = None if transport is None else transport._given or transport._own.session
     if session is not None and session.connector is not None:
         used = len(session.connector._acquired)
         cell.check(used == 0, f"{used} connections are still in use")

@@ -45,10 +45,10 @@ def connector_was_passed_by() -> ConfigurationError | None:
     Returns:
         The error for every later request, or None where a test library has replaced aiohttp's way of sending.
     """
-    # The one private name of aiohttp here: what test libraries replace, aioresponses among them. Where it goes, the
-    # answer counts as a test library's, and this check says nothing any more.
+    # The one private name of aiohttp here, and only to see whether it is aiohttp's: test libraries replace it,
+    # aioresponses among them.
     sends = getattr(aiohttp.ClientSession, "_request", None)
-    if getattr(sends, "__globals__", None) is not vars(aiohttp.client):
+    if sends is not None and getattr(sends, "__globals__", None) is not vars(aiohttp.client):
         return None
     return ConfigurationError(_refusal("it sends requests without asking the connector"))
 

@@ -11,8 +11,7 @@ import ssl
 import tracemalloc
 import warnings
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import aiohttp
@@ -21,6 +20,7 @@ import pytest
 import trustme
 from attrs import evolve, frozen
 
+from aiohttp_support import KEY, assert_plain, get, opened, sale, until
 from phygitals_async import (
     ClientClosed,
     ConfigurationError,
@@ -43,38 +43,8 @@ from phygitals_transports import AiohttpTransport, GuardedConnector
 from phygitals_transports.aiohttp_server import serve
 from raw_server import RawServer, Step, answer, free_port, raw_server
 
-KEY = "sandbox-key-for-these-tests"
 INVENTORY = b'{"user_id":"u","items":[]}'
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
-
-def get(url: str) -> Request:
-    """Return a request as the client makes them."""
-    return Request("GET", url, {"X-API-Key": KEY, "Accept": "application/json", "User-Agent": "test/1"})
-
-
-@asynccontextmanager
-async def opened(
-    session: aiohttp.ClientSession | None = None,
-    *,
-    max_body: int = 1024 * 1024,
-    connect_timeout: float = 10.0,
-    trust_env: bool = False,
-) -> AsyncIterator[AiohttpTransport]:
-    """Give a transport and close it."""
-    transport = AiohttpTransport(session, max_body=max_body, connect_timeout=connect_timeout, trust_env=trust_env)
-    try:
-        yield transport
-    finally:
-        await transport.aclose()
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the developer's own proxies out of the tests."""
-    for name in PROXY_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -743,14 +713,6 @@ FAILURES = {
 }
 
 
-def assert_plain(error: BaseException) -> None:
-    """See that an error chains no exception of aiohttp, some of which print the request's headers."""
-    assert error.__cause__ is None
-    assert error.__context__ is None
-    assert KEY not in repr(error)
-    assert not any(isinstance(value, aiohttp.ClientError | OSError) for value in (*error.args, *vars(error).values()))
-
-
 @pytest.mark.asyncio
 @pytest.mark.parametrize("name", FAILURES)
 async def test_failures_after_sending(name: str) -> None:
@@ -784,20 +746,46 @@ async def test_a_lost_request_is_sent_exactly_once(step: Step, method: str, reus
         assert [line for line in server.request_lines if b"/x" in line] == [f"{method} /x HTTP/1.1".encode()]
 
 
+STRAYS = pytest.mark.parametrize(
+    "stray", [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nSTRAY", b"x", b""], ids=["answer", "byte", "end"]
+)
+
+
+def spoil(server: RawServer, stray: bytes) -> None:
+    """Send something that nobody asked for on the last connection, or end it."""
+    if stray:
+        server.writers[-1].write(stray)
+    else:
+        server.writers[-1].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+
 @pytest.mark.asyncio
-@pytest.mark.parametrize("stray", [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nSTRAY", b""], ids=["answer", "end"])
-async def test_what_waits_in_the_socket_is_no_answer_to_the_next_request(stray: bytes) -> None:
-    """An answer or an end that arrived while the event loop was busy spoils the connection, and not the request."""
+@STRAYS
+async def test_a_kept_connection_on_which_something_arrived_is_not_used(stray: bytes) -> None:
+    """A stray answer or an end that the event loop has seen spoils the connection, and not the request."""
     async with raw_server(answer(200, b"first"), answer(200, b"second")) as server:
         connector = GuardedConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session, opened(session) as transport:
             assert (await transport.send(get(f"{server.url}/1"))).body == b"first"
-            if stray:
-                server.writers[-1].write(stray)
-            else:
-                server.writers[-1].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+            (((kept, _),),) = connector._conns.values()
+            spoil(server, stray)
+            await until(lambda: kept.should_close)
             assert (await transport.send(get(f"{server.url}/2"))).body == b"second"
-        assert server.connections == 2
+            assert not kept.is_connected()
+        assert (server.connections, len(server.received)) == (2, 2)
+
+
+@pytest.mark.asyncio
+@STRAYS
+async def test_what_the_loop_has_not_seen_yet_is_no_answer_to_a_sale(stray: bytes) -> None:
+    """A sale goes out on a connection made for it, and none that was kept."""
+    async with raw_server(answer(200, b"first"), answer(200, b"sold")) as server, opened() as transport:
+        assert (await transport.send(get(f"{server.url}/1"))).body == b"first"
+        spoil(server, stray)
+        request = sale(f"{server.url}/2")
+        assert (await transport.send(request)).body == b"sold"
+        assert request.delivery.started
+        assert (server.connections, len(server.received)) == (2, 2)
 
 
 @pytest.mark.asyncio

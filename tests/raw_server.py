@@ -25,11 +25,13 @@ class Step:
         then: Keep the connection for the next request, close it, stop listening and close it, reset it (RST),
             or do nothing more until the client hangs up.
         gate: Waited for before anything is done.
+        tls: Speak TLS from here on, as behind a proxy's CONNECT.
     """
 
     data: bytes = field(default=b"", repr=False)
     then: Literal["keep", "close", "stop", "reset", "hang"] = "close"
     gate: asyncio.Event | None = None
+    tls: ssl.SSLContext | None = None
 
 
 def answer(
@@ -131,6 +133,9 @@ class RawServer:
             await step.gate.wait()
         writer.write(step.data)
         await writer.drain()
+        if step.tls is not None:
+            await writer.start_tls(step.tls)
+            return True
         if step.then == "stop":
             assert self.listener is not None
             self.listener.close()

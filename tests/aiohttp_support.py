@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -56,6 +57,8 @@ def assert_plain(error: BaseException) -> None:
     assert error.__context__ is None
     assert KEY not in repr(error)
     assert not any(isinstance(value, aiohttp.ClientError | OSError) for value in (*error.args, *vars(error).values()))
+    files = {frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)}
+    assert not [name for name in files if "/aiohttp/" in name]
 
 
 async def failure_of(transport: AiohttpTransport, request: Request) -> TransportError:

@@ -14,6 +14,8 @@ from typing import Literal
 from attrs import field, frozen
 
 _LARGEST_HEAD = 1024 * 1024
+# Seconds; what does not come must fail the test, not hang it.
+_LONGEST_WAIT = 60
 
 
 @frozen
@@ -86,11 +88,13 @@ class RawServer:
 
     async def arrival(self) -> None:
         """Wait for one more request."""
-        await self._arrivals.acquire()
+        async with asyncio.timeout(_LONGEST_WAIT):
+            await self._arrivals.acquire()
 
     async def departure(self) -> None:
         """Wait until one more connection has ended."""
-        await self._departures.acquire()
+        async with asyncio.timeout(_LONGEST_WAIT):
+            await self._departures.acquire()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection in a task of its own."""

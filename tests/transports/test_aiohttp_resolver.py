@@ -135,6 +135,19 @@ async def test_many_ask_and_one_lookup_answers() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_lookup_under_way_is_not_forgotten_for_another() -> None:
+    """Only what is over makes room."""
+    directory = Directory()
+    directory.gate.clear()
+    resolver = CachingResolver(directory, 10)
+    tasks = [asyncio.create_task(resolver.resolve(host)) for host in ("a", "b", "a")]
+    await until(lambda: len(directory.asked) >= 2)
+    directory.gate.set()
+    await asyncio.gather(*tasks)
+    assert directory.asked == ["a", "b"]
+
+
+@pytest.mark.asyncio
 async def test_the_next_takes_over_from_one_that_is_cancelled() -> None:
     """Its lookup ends with it, and no task is left."""
     directory = Directory()
@@ -180,18 +193,18 @@ async def test_who_comes_after_a_failure_asks_again() -> None:
     directory.failure = socket.gaierror(-2, "Name or service not known")
     directory.gate.clear()
     resolver = CachingResolver(directory, 10)
-    first, second = (asyncio.create_task(resolver.resolve("a")) for _ in range(2))
-    third: list[asyncio.Task[Any]] = []
+    first, *others = (asyncio.create_task(resolver.resolve("a")) for _ in range(4))
+    late: list[asyncio.Task[Any]] = []
 
     def come(_: object) -> None:
         directory.failure = None
-        third.append(asyncio.create_task(resolver.resolve("a")))
+        late.append(asyncio.create_task(resolver.resolve("a")))
 
     first.add_done_callback(come)
     await until(lambda: directory.asked)
     directory.gate.set()
-    await asyncio.gather(first, second, return_exceptions=True)
-    assert await third[0]
+    await asyncio.gather(first, *others, return_exceptions=True)
+    assert await late[0]
     assert directory.asked == ["a", "a"]
 
 
@@ -313,9 +326,9 @@ async def test_the_cache_is_set_as_in_aiohttp(settings: dict[str, Any], lookups:
 async def test_the_cache_is_cleared_as_in_aiohttp(use_dns_cache: bool) -> None:
     """`clear_dns_cache` is aiohttp's."""
     directory = Directory()
-    async with GuardedConnector(resolver=directory, use_dns_cache=use_dns_cache) as connector:
-        connector.clear_dns_cache()
-        connector.clear_dns_cache("partner.invalid", 80)
+    connector = GuardedConnector(resolver=directory, use_dns_cache=use_dns_cache)
+    connector.clear_dns_cache("partner.invalid", 80)
+    await connector.close()
     async with raw_server(answer(200, b"ok")) as server:
         directory = Directory(server.port)
         async with opened_with(connector={"resolver": directory, "use_dns_cache": use_dns_cache}) as transport:

@@ -226,7 +226,7 @@ async def test_closing_that_is_cancelled() -> None:
         closing = asyncio.create_task(transport.aclose())
         await asyncio.sleep(0)
         closing.cancel()
-        await asyncio.wait([closing, stuck])
+        await asyncio.wait([closing, stuck], timeout=60)
         assert session.closed
         await server.departure()
         await silent.departure()
@@ -248,7 +248,7 @@ async def test_a_cancelled_closing_of_the_connector_closes_both_its_kinds_of_con
         closing.cancel()
         for _ in calls:
             await server.departure()
-        await asyncio.wait([closing, *calls])
+        await asyncio.wait([closing, *calls], timeout=60)
         assert session.closed
 
 

@@ -38,7 +38,7 @@ from phygitals_async import (
 )
 from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_async._api.operation import Operation
-from phygitals_transports import AiohttpTransport, MemoryTransport
+from phygitals_transports import AiohttpTransport, GuardedConnector, MemoryTransport
 
 from .catalogue import FAULTS, KEY, OK, Fault
 from .server import GOOD, fault_server
@@ -291,8 +291,9 @@ def _check_places(cell: Cell, api: PhygitalsClient, transport: AiohttpTransport 
     left = api._engine.admission.in_flight
     cell.check(left == 0, f"{left} places among the requests in flight are left")
     session = None if transport is None else transport._given or transport._own.session
-    if session is not None and session.connector is not None:
-        used = len(session.connector._acquired)
+    connector = None if session is None else session.connector
+    if isinstance(connector, GuardedConnector):
+        used = len(connector._acquired) + len(connector._GuardedConnector__fresh._acquired)  # type: ignore[attr-defined]
         cell.check(used == 0, f"{used} connections are still in use")
 
 

@@ -228,14 +228,17 @@ async def test_a_session_closed_in_the_middle_of_connecting() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_server_that_speaks_first() -> None:
-    """What it says before it is asked is no answer to a sale: nothing is sent."""
-    spoken = asyncio.Event()
+@pytest.mark.parametrize("says", [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", b""], ids=["answers", "hangs up"])
+async def test_a_server_that_does_not_wait_to_be_asked(says: bytes) -> None:
+    """What it says is no answer to a sale, and one that hangs up takes none: nothing is sent."""
+    done, gone = asyncio.Event(), asyncio.Event()
     sockets: list[socket.socket] = []
 
-    async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-        spoken.set()
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(says)
+        if not says:
+            writer.close()
+        done.set()
         await gone.wait()
         writer.transport.abort()
 
@@ -243,26 +246,27 @@ async def test_a_server_that_speaks_first() -> None:
         sockets.append(socket.socket(*info[:3]))
         return sockets[-1]
 
-    def was_read() -> bool:
+    def was_noticed() -> bool:
+        if not says:
+            return sockets[-1].fileno() == -1
         try:
             return not sockets[-1].recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
 
     async def wait(*_: Any) -> None:
-        await spoken.wait()
-        await until(was_read)
+        await done.wait()
+        await until(was_noticed)
 
-    gone = asyncio.Event()
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_end.append(wait)
-    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server, opened_with(trace, connector={"socket_factory": make}) as transport:
         request = sale(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/x")
         error = await failure_of(transport, request)
         gone.set()
     assert type(error) is ConnectError
-    assert error.text == "no connection: the server spoke before it was asked"
+    assert error.text == "no connection: the server spoke or hung up before it was asked"
     assert request.delivery.sent is Sent.NEVER
 
 

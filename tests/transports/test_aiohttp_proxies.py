@@ -84,6 +84,15 @@ async def test_a_proxy_for_the_other_scheme(monkeypatch: pytest.MonkeyPatch, own
 
 
 @pytest.mark.asyncio
+async def test_a_host_name_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found out where the connection is made, not where the proxy is chosen."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "xn--a")
+    async with opened(trust_env=True) as transport:
+        assert type(await failure_of(transport, sale("https://xn--a/x"))) is ConnectError
+
+
+@pytest.mark.asyncio
 async def test_netrc_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """aiohttp's own `trust_env` would send the password that it holds for the host."""
     netrc = tmp_path / "netrc"

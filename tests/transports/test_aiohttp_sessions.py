@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import aiohttp
 import pytest
 
 from aiohttp_support import get, sale, until
+from phygitals_async import ConfigurationError
 from phygitals_transports import AiohttpTransport, GuardedConnector
 from phygitals_transports.aiohttp_sessions import OwnSession
 from raw_server import RawServer, Step, answer, raw_server
@@ -197,6 +199,28 @@ async def test_forgotten_while_the_loop_closes_it() -> None:
             own.clear()
             await ending
         assert session.closed
+
+
+@pytest.mark.asyncio
+async def test_a_forked_process_that_can_make_no_session_does_not_take_the_parents(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However often it tries."""
+    parent = os.getpid()
+    own = OwnSession(lambda: aiohttp.ClientSession(connector=GuardedConnector()), "this test")
+    session = own.get()
+
+    def fail() -> aiohttp.ClientSession:
+        raise ConfigurationError
+
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: parent + 1)
+        own._make = fail
+        for _ in range(2):
+            with pytest.raises(ConfigurationError):
+                own.get()
+    assert not session.closed
+    await session.close()
 
 
 @pytest.mark.asyncio

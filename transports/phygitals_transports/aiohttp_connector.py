@@ -69,7 +69,7 @@ class GuardedConnector(aiohttp.TCPConnector):
         ConfigurationError: The installed aiohttp lacks something that this rests on.
     """
 
-    # Two leading underscores: with one, these would be the names of `TCPConnector` itself.
+    # Two leading underscores: with one, an attribute could overwrite one of `TCPConnector`.
 
     def __init__(
         self,
@@ -83,9 +83,9 @@ class GuardedConnector(aiohttp.TCPConnector):
         self.__loop = asyncio.get_running_loop()
         # aiohttp's own default, where aiodns is installed, leaves a thread and four descriptors behind in every loop;
         # and its cache leaves a task behind in every cancelled call.
-        asked: AbstractResolver = resolver or aiohttp.ThreadedResolver()
-        self.__names = CachingResolver(asked, ttl_dns_cache) if use_dns_cache else None
-        settings |= {"use_dns_cache": False, "resolver": self.__names or asked}
+        inner: AbstractResolver = resolver or aiohttp.ThreadedResolver()
+        self.__names = CachingResolver(inner, ttl_dns_cache) if use_dns_cache else None
+        settings |= {"use_dns_cache": False, "resolver": self.__names or inner}
         super().__init__(**settings)
         self.__fresh = aiohttp.TCPConnector(**{**settings, "force_close": True, "keepalive_timeout": None})
 
@@ -130,16 +130,16 @@ class GuardedConnector(aiohttp.TCPConnector):
             failure = never_sent(error)
         raise sending.fails(failure)
 
-    async def __connection(self, sending: Sending, *asked: Any) -> Connection:
+    async def __connection(self, sending: Sending, *wanted: Any) -> Connection:
         if not sending.request.fresh_connection:
-            connection = await super().connect(*asked)
+            connection = await super().connect(*wanted)
             if not _is_spoilt(connection):
                 return connection
             connection.close()
-        connection = await self.__fresh.connect(*asked)
+        connection = await self.__fresh.connect(*wanted)
         if _is_spoilt(connection):
             connection.close()
-            msg = "no connection: the server spoke before it was asked"
+            msg = "no connection: the server spoke or hung up before it was asked"
             raise ConnectError(msg)
         return connection
 

@@ -23,7 +23,7 @@ def proxy_for(url: URL, delivery: Delivery) -> URL | None:
     from urllib.request import getproxies, proxy_bypass
 
     value = getproxies().get(url.scheme)
-    if value is None or proxy_bypass(url.host or ""):
+    if value is None or proxy_bypass(url.raw_host or ""):
         return None
     proxy = _parsed(value)
     if proxy is None:

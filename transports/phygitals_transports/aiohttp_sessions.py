@@ -48,6 +48,7 @@ class OwnSession:
         """
         if self._affinity.must_start_afresh() or self.session is None or self.session.closed:
             self._release()
+            self.session = None
             loop, process = self._home = asyncio.get_running_loop(), os.getpid()
             self.session = self._make()
             lifetime = _close_with_the_loop(self.session)

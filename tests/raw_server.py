@@ -14,6 +14,8 @@ from typing import Literal
 from attrs import field, frozen
 
 _LARGEST_HEAD = 1024 * 1024
+# Seconds; what does not come must fail the test, not hang it.
+_LONGEST_WAIT = 60
 
 
 @frozen
@@ -25,11 +27,13 @@ class Step:
         then: Keep the connection for the next request, close it, stop listening and close it, reset it (RST),
             or do nothing more until the client hangs up.
         gate: Waited for before anything is done.
+        tls: Speak TLS from here on, as behind a proxy's CONNECT.
     """
 
     data: bytes = field(default=b"", repr=False)
     then: Literal["keep", "close", "stop", "reset", "hang"] = "close"
     gate: asyncio.Event | None = None
+    tls: ssl.SSLContext | None = None
 
 
 def answer(
@@ -84,11 +88,13 @@ class RawServer:
 
     async def arrival(self) -> None:
         """Wait for one more request."""
-        await self._arrivals.acquire()
+        async with asyncio.timeout(_LONGEST_WAIT):
+            await self._arrivals.acquire()
 
     async def departure(self) -> None:
         """Wait until one more connection has ended."""
-        await self._departures.acquire()
+        async with asyncio.timeout(_LONGEST_WAIT):
+            await self._departures.acquire()
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection in a task of its own."""
@@ -131,6 +137,9 @@ class RawServer:
             await step.gate.wait()
         writer.write(step.data)
         await writer.drain()
+        if step.tls is not None:
+            await writer.start_tls(step.tls)
+            return True
         if step.then == "stop":
             assert self.listener is not None
             self.listener.close()

@@ -262,10 +262,10 @@ def test_the_default_transport_opens_nothing_until_used() -> None:
     api = PhygitalsClient(api_key=KEY)
     transport = api._engine.transport
     assert isinstance(transport, AiohttpTransport)
-    assert transport._own is None
+    assert transport._own.session is None
     assert repr(api) == "<PhygitalsClient sandbox at https://api.phygitals.com/_/api/v1>"
     asyncio.run(api.aclose())
-    assert transport._own is None
+    assert transport._own.session is None
 
 
 def test_the_default_transport_tells_that_it_needs_asyncio() -> None:

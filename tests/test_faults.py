@@ -43,11 +43,11 @@ def test_the_guide_names_tests_that_exist() -> None:
     files = re.findall(r"`(tests/[\w/]+\.py)`", text)
     assert files
     assert [name for name in files if not (TESTS.parent / name).is_file()] == []
-    defined = {file.name: _tests_in(file) for file in TESTS.glob("test_*.py")}
+    defined = {file.name: _tests_in(file) for file in TESTS.rglob("test_*.py")}
     bare = re.findall(r"`(test_\w+)`", text)
     assert len(bare) > 15
     assert sorted(set(bare) - set().union(*defined.values())) == []
-    within = re.findall(r"`(test_\w+\.py)::(test_\w+)`", text)
+    within = re.findall(r"`(?:transports/)?(test_\w+\.py)::(test_\w+)`", text)
     assert within
     assert [(file, name) for file, name in within if name not in defined.get(file, ())] == []
 

@@ -30,7 +30,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from attrs import define, frozen
 
 from phygitals_async import ConnectError, ConnectionLost, ProtocolError, Request, Response, ResponseTooLarge
-from phygitals_transports import AiohttpTransport
+from phygitals_transports import AiohttpTransport, GuardedConnector
 from phygitals_transports.memory import Handler
 
 from .server import FaultServer, Peer, Received, Script, chunked, http
@@ -223,7 +223,7 @@ async def unknown_name(_: FaultServer) -> AsyncIterator[Site]:
 async def failing_resolver(server: FaultServer) -> AsyncIterator[Site]:
     """Address a name that cannot be resolved for a while."""
     resolver = _Resolver()
-    connector = aiohttp.TCPConnector(limit=0, resolver=resolver, use_dns_cache=False)
+    connector = GuardedConnector(limit=0, resolver=resolver, use_dns_cache=False)
 
     async def heal() -> None:
         resolver.knows = True
@@ -308,7 +308,7 @@ def tls(kind: str | None, *, connect_timeout: float = 5.0) -> Setting:
             await serve("good")
 
         await serve(kind)
-        connector = aiohttp.TCPConnector(limit=0, ssl=_client_tls())
+        connector = GuardedConnector(limit=0, ssl=_client_tls())
         async with aiohttp.ClientSession(connector=connector) as session:
             transport = _transport(session, connect_timeout=connect_timeout)
             yield Site(f"https://127.0.0.1:{server.port}", transport, heal)
@@ -339,7 +339,7 @@ def proxy(scheme: str, *, listens: bool = True) -> Setting:
     async def setting(server: FaultServer) -> AsyncIterator[Site]:
         if not listens:
             await server.stop_listening()
-        connector = aiohttp.TCPConnector(limit=0, ssl=_client_tls())
+        connector = GuardedConnector(limit=0, ssl=_client_tls())
 
         async def heal() -> None:
             await server.turn(Script(on_request=_tunnel))

@@ -38,7 +38,7 @@ from phygitals_async import (
 )
 from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_async._api.operation import Operation
-from phygitals_transports import AiohttpTransport, MemoryTransport
+from phygitals_transports import AiohttpTransport, GuardedConnector, MemoryTransport
 
 from .catalogue import FAULTS, KEY, OK, Fault
 from .server import GOOD, fault_server
@@ -290,9 +290,10 @@ def _check_places(cell: Cell, api: PhygitalsClient, transport: AiohttpTransport 
     """Check that no call holds a place among the requests in flight, or a connection, any more."""
     left = api._engine.admission.in_flight
     cell.check(left == 0, f"{left} places among the requests in flight are left")
-    session = None if transport is None else transport._given or transport._own
-    if session is not None and session.connector is not None:
-        used = len(session.connector._acquired)
+    session = None if transport is None else transport._given or transport._own.session
+    connector = None if session is None else session.connector
+    if isinstance(connector, GuardedConnector):
+        used = len(connector._acquired) + len(connector._GuardedConnector__fresh._acquired)  # type: ignore[attr-defined]
         cell.check(used == 0, f"{used} connections are still in use")
 
 

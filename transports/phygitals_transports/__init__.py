@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from phygitals_transports.aiohttp import AiohttpTransport
-    from phygitals_transports.aiohttp_guards import GuardedConnector
+    from phygitals_transports.aiohttp_connector import GuardedConnector
     from phygitals_transports.memory import MemoryTransport
 
 __all__ = ["AiohttpTransport", "GuardedConnector", "MemoryTransport"]
 
-_HOMES = {"AiohttpTransport": "aiohttp", "GuardedConnector": "aiohttp_guards", "MemoryTransport": "memory"}
+_HOMES = {"AiohttpTransport": "aiohttp", "GuardedConnector": "aiohttp_connector", "MemoryTransport": "memory"}
 
 
 def __getattr__(name: str) -> object:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Awaitable, Callable
+from itertools import chain, repeat
+from typing import Any, Self
 
 import anyio.lowlevel
 
-from phygitals_async import ClientClosed, Request, Response
+from phygitals_async import ClientClosed, ConfigurationError, Request, Response
 
 Handler = Callable[[Request], Response | Awaitable[Response]]
 
@@ -17,15 +20,49 @@ class MemoryTransport:
 
     Args:
         handler: Any function of a request, sync or async, such as a `Sandbox`. What it raises is raised.
+        keep: How many of the last requests `sent` holds: all by default, none with 0.
 
     Attributes:
-        sent: Every request, in order, its API key included in the headers.
+        sent: Every request, or the last `keep`, in order, its API key included in the headers.
+
+    Raises:
+        ConfigurationError: `keep` is no whole number of at least 0.
     """
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, keep: int | None = None) -> None:
+        if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 0):
+            msg = "keep must be a whole number of at least 0, or None for all"
+            raise ConfigurationError(msg)
         self.sent: list[Request] = []
         self._handler = handler
+        self._keep = keep
         self._closed = False
+
+    @classmethod
+    def answering(cls, *answers: Any, keep: int | None = None) -> Self:
+        """Return a transport that gives these answers in turn, the last of them again and again.
+
+        Args:
+            answers: Each a `Response`; an exception, which is raised; a tuple of status and body; or the body of a
+                200. A body is what `json.dumps` takes.
+            keep: See the class.
+
+        Raises:
+            ConfigurationError: There is no answer.
+        """
+        if not answers:
+            msg = "answering() needs at least one answer"
+            raise ConfigurationError(msg)
+        script = [_answer(each) for each in answers]
+        turns = chain(script, repeat(script[-1]))
+
+        def handler(_: Request) -> Response:
+            answer = next(turns)
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        return cls(handler, keep)
 
     async def send(self, request: Request) -> Response:
         """Record the request and return the handler's answer."""
@@ -33,11 +70,21 @@ class MemoryTransport:
             msg = "the transport was closed"
             raise ClientClosed(msg)
         # Real engines always let other tasks run, and can be cancelled, here.
-        await anyio.lowlevel.checkpoint()
+        with request.delivery.connecting():
+            await anyio.lowlevel.checkpoint()
         self.sent.append(request)
+        if self._keep is not None:
+            del self.sent[: max(0, len(self.sent) - self._keep)]
         answer = self._handler(request)
         return await answer if inspect.isawaitable(answer) else answer
 
     async def aclose(self) -> None:
         """Refuse further requests."""
         self._closed = True
+
+
+def _answer(given: Any) -> Response | BaseException:
+    if isinstance(given, Response | BaseException):
+        return given
+    status, body = given if isinstance(given, tuple) else (200, given)
+    return Response(status, {"content-type": "application/json"}, json.dumps(body).encode())

@@ -11,8 +11,7 @@ import ssl
 import tracemalloc
 import warnings
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import aiohttp
@@ -21,6 +20,7 @@ import pytest
 import trustme
 from attrs import evolve, frozen
 
+from aiohttp_support import KEY, assert_plain, get, opened, sale, until
 from phygitals_async import (
     ClientClosed,
     ConfigurationError,
@@ -43,38 +43,8 @@ from phygitals_transports import AiohttpTransport, GuardedConnector
 from phygitals_transports.aiohttp_server import serve
 from raw_server import RawServer, Step, answer, free_port, raw_server
 
-KEY = "sandbox-key-for-these-tests"
 INVENTORY = b'{"user_id":"u","items":[]}'
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
-
-def get(url: str) -> Request:
-    """Return a request as the client makes them."""
-    return Request("GET", url, {"X-API-Key": KEY, "Accept": "application/json", "User-Agent": "test/1"})
-
-
-@asynccontextmanager
-async def opened(
-    session: aiohttp.ClientSession | None = None,
-    *,
-    max_body: int = 1024 * 1024,
-    connect_timeout: float = 10.0,
-    trust_env: bool = False,
-) -> AsyncIterator[AiohttpTransport]:
-    """Give a transport and close it."""
-    transport = AiohttpTransport(session, max_body=max_body, connect_timeout=connect_timeout, trust_env=trust_env)
-    try:
-        yield transport
-    finally:
-        await transport.aclose()
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the developer's own proxies out of the tests."""
-    for name in PROXY_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -391,7 +361,9 @@ async def test_a_given_session_is_used_and_left_open() -> None:
     """A session that was given sends the requests, with its own settings, and is not closed."""
     async with (
         raw_server() as server,
-        aiohttp.ClientSession(headers={"X-Mine": "1"}, raise_for_status=True) as session,
+        aiohttp.ClientSession(
+            connector=GuardedConnector(limit=0), headers={"X-Mine": "1"}, raise_for_status=True
+        ) as session,
     ):
         transport = AiohttpTransport(session)
         await transport.send(get(f"{server.url}/x"))
@@ -410,7 +382,7 @@ async def test_a_given_session_does_not_raise_for_status_nor_follow() -> None:
     """Whatever the session's habits, a status is returned and a redirect not followed."""
     async with (
         raw_server(answer(404, b"no"), answer(302, b"", {"Location": "/moved"})) as server,
-        aiohttp.ClientSession(raise_for_status=True) as session,
+        aiohttp.ClientSession(connector=GuardedConnector(limit=0), raise_for_status=True) as session,
         opened(session) as transport,
     ):
         assert (await transport.send(get(f"{server.url}/x"))).status == 404
@@ -421,7 +393,7 @@ async def test_a_given_session_does_not_raise_for_status_nor_follow() -> None:
 @pytest.mark.asyncio
 async def test_a_session_closed_by_its_owner() -> None:
     """When the owner has closed the session, send raises ClientClosed."""
-    session = aiohttp.ClientSession()
+    session = aiohttp.ClientSession(connector=GuardedConnector(limit=0))
     transport = AiohttpTransport(session)
     await session.close()
     with pytest.raises(ClientClosed, match="closed"):
@@ -453,7 +425,7 @@ async def test_closed_before_first_use_opens_nothing() -> None:
 @pytest.mark.asyncio
 async def test_is_open_tells_what_aclose_would_close() -> None:
     """It is open from its first use to its end; a session that was given does not count."""
-    async with raw_server() as server, aiohttp.ClientSession() as session:
+    async with raw_server() as server, aiohttp.ClientSession(connector=GuardedConnector(limit=0)) as session:
         given = AiohttpTransport(session)
         await given.send(get(f"{server.url}/x"))
         assert not given.is_open
@@ -535,7 +507,7 @@ def test_two_event_loops_at_once() -> None:
 
 def assert_nothing_left_open(transport: AiohttpTransport) -> None:
     """See that the transport has closed its session, if it ever had one."""
-    session = transport._own
+    session = transport._own.session
     assert session is None or session.closed
 
 
@@ -592,7 +564,7 @@ async def test_a_given_session_may_limit_connections() -> None:
     gate = asyncio.Event()
     async with (
         raw_server(evolve(answer(200, b"ok"), gate=gate)) as server,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=2)) as session,
+        aiohttp.ClientSession(connector=GuardedConnector(limit=2)) as session,
         opened(session) as transport,
     ):
         async with asyncio.TaskGroup() as group:
@@ -669,7 +641,7 @@ def test_trio_is_refused_with_a_session_that_exists() -> None:
         own = AiohttpTransport()
         async with raw_server() as server:
             await own.send(get(f"{server.url}/x"))
-        return aiohttp.ClientSession(), own
+        return aiohttp.ClientSession(connector=GuardedConnector(limit=0)), own
 
     async def on_trio() -> None:
         for transport in (AiohttpTransport(session), own):
@@ -741,14 +713,6 @@ FAILURES = {
 }
 
 
-def assert_plain(error: BaseException) -> None:
-    """See that an error chains no exception of aiohttp, some of which print the request's headers."""
-    assert error.__cause__ is None
-    assert error.__context__ is None
-    assert KEY not in repr(error)
-    assert not any(isinstance(value, aiohttp.ClientError | OSError) for value in (*error.args, *vars(error).values()))
-
-
 @pytest.mark.asyncio
 @pytest.mark.parametrize("name", FAILURES)
 async def test_failures_after_sending(name: str) -> None:
@@ -782,27 +746,53 @@ async def test_a_lost_request_is_sent_exactly_once(step: Step, method: str, reus
         assert [line for line in server.request_lines if b"/x" in line] == [f"{method} /x HTTP/1.1".encode()]
 
 
+STRAYS = pytest.mark.parametrize(
+    "stray", [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nSTRAY", b"x", b""], ids=["answer", "byte", "end"]
+)
+
+
+def spoil(server: RawServer, stray: bytes) -> None:
+    """Send something that nobody asked for on the last connection, or end it."""
+    if stray:
+        server.writers[-1].write(stray)
+    else:
+        server.writers[-1].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
+
 @pytest.mark.asyncio
-@pytest.mark.parametrize("stray", [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nSTRAY", b""], ids=["answer", "end"])
-async def test_what_waits_in_the_socket_is_no_answer_to_the_next_request(stray: bytes) -> None:
-    """An answer or an end that arrived while the event loop was busy spoils the connection, and not the request."""
+@STRAYS
+async def test_a_kept_connection_on_which_something_arrived_is_not_used(stray: bytes) -> None:
+    """A stray answer or an end that the event loop has seen spoils the connection, and not the request."""
     async with raw_server(answer(200, b"first"), answer(200, b"second")) as server:
         connector = GuardedConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session, opened(session) as transport:
             assert (await transport.send(get(f"{server.url}/1"))).body == b"first"
-            if stray:
-                server.writers[-1].write(stray)
-            else:
-                server.writers[-1].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+            (((kept, _),),) = connector._conns.values()
+            spoil(server, stray)
+            await until(lambda: kept.should_close)
             assert (await transport.send(get(f"{server.url}/2"))).body == b"second"
-        assert server.connections == 2
+            assert not kept.is_connected()
+        assert (server.connections, len(server.received)) == (2, 2)
+
+
+@pytest.mark.asyncio
+@STRAYS
+async def test_what_the_loop_has_not_seen_yet_is_no_answer_to_a_sale(stray: bytes) -> None:
+    """A sale goes out on a connection made for it, and none that was kept."""
+    async with raw_server(answer(200, b"first"), answer(200, b"sold")) as server, opened() as transport:
+        assert (await transport.send(get(f"{server.url}/1"))).body == b"first"
+        spoil(server, stray)
+        request = sale(f"{server.url}/2")
+        assert (await transport.send(request)).body == b"sold"
+        assert request.delivery.started
+        assert (server.connections, len(server.received)) == (2, 2)
 
 
 @pytest.mark.asyncio
 async def test_a_given_session_of_another_loop_is_refused_before_anything_is_sent() -> None:
     """aiohttp would write the request into the socket first, and fail then."""
     async with raw_server(answer(200, b"first")) as server:
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(connector=GuardedConnector(limit=0)) as session:
             transport = AiohttpTransport(session)
             await transport.send(get(f"{server.url}/1"))
 
@@ -827,7 +817,7 @@ async def test_a_given_sessions_middlewares_are_not_used() -> None:
 
     async with (
         raw_server(answer(200, b"once")) as server,
-        aiohttp.ClientSession(middlewares=(twice,)) as session,
+        aiohttp.ClientSession(connector=GuardedConnector(limit=0), middlewares=(twice,)) as session,
         opened(session) as transport,
     ):
         assert (await transport.send(get(f"{server.url}/1"))).body == b"once"
@@ -839,7 +829,7 @@ async def test_a_given_session_that_does_not_decompress_does_here() -> None:
     """The body of an answer is what the server meant, whatever the session is set to."""
     async with (
         raw_server(answer(200, gzip.compress(INVENTORY), {"Content-Encoding": "gzip"})) as server,
-        aiohttp.ClientSession(auto_decompress=False) as session,
+        aiohttp.ClientSession(connector=GuardedConnector(limit=0), auto_decompress=False) as session,
         opened(session) as transport,
     ):
         assert (await transport.send(get(f"{server.url}/1"))).body == INVENTORY
@@ -990,7 +980,9 @@ async def test_a_given_sessions_timeout_is_not_a_second_deadline() -> None:
     gate = asyncio.Event()
     async with (
         raw_server(evolve(answer(200, b"slow"), gate=gate)) as server,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.05, sock_read=0.05)) as session,
+        aiohttp.ClientSession(
+            connector=GuardedConnector(limit=0), timeout=aiohttp.ClientTimeout(total=0.05, sock_read=0.05)
+        ) as session,
         opened(session) as transport,
     ):
         task = asyncio.create_task(transport.send(get(f"{server.url}/x")))
@@ -1008,7 +1000,7 @@ async def test_waiting_for_a_free_connection_is_not_connecting() -> None:
     gate = asyncio.Event()
     async with (
         raw_server(evolve(answer(200, b"slow"), gate=gate)) as server,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session,
+        aiohttp.ClientSession(connector=GuardedConnector(limit=1)) as session,
         opened(session, connect_timeout=0.3) as transport,
     ):
         tasks = [asyncio.create_task(transport.send(get(f"{server.url}/{number}"))) for number in range(2)]
@@ -1063,7 +1055,7 @@ async def test_certificate_of_another_host(authority: trustme.CA) -> None:
     authority.configure_trust(client_side)
     async with (
         raw_server(tls=server_side) as server,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_side)) as session,
+        aiohttp.ClientSession(connector=GuardedConnector(ssl=client_side)) as session,
         opened(session) as transport,
     ):
         await refused(transport, f"https://127.0.0.1:{server.port}/x", "certificate was refused")
@@ -1073,7 +1065,7 @@ async def test_certificate_of_another_host(authority: trustme.CA) -> None:
 @pytest.mark.asyncio
 async def test_certificate_with_another_fingerprint(server_tls: ssl.SSLContext) -> None:
     """A pinned certificate that does not match is refused before anything is sent."""
-    connector = aiohttp.TCPConnector(ssl=aiohttp.Fingerprint(bytes(32)))
+    connector = GuardedConnector(ssl=aiohttp.Fingerprint(bytes(32)))
     async with (
         raw_server(tls=server_tls) as server,
         aiohttp.ClientSession(connector=connector) as session,
@@ -1090,7 +1082,7 @@ async def test_trusted_certificate(authority: trustme.CA, server_tls: ssl.SSLCon
     authority.configure_trust(client_side)
     async with (
         raw_server(answer(200, b"safe"), tls=server_tls) as server,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_side)) as session,
+        aiohttp.ClientSession(connector=GuardedConnector(ssl=client_side)) as session,
         opened(session) as transport,
     ):
         assert (await transport.send(get(f"https://127.0.0.1:{server.port}/x"))).body == b"safe"
@@ -1266,5 +1258,5 @@ def test_raw_server_is_exact() -> None:
 def test_letting_go_of_no_session_is_nothing() -> None:
     """A transport that never opened one has nothing to let go of."""
     transport = AiohttpTransport()
-    transport._let_go()
+    transport._own._release()
     assert not transport.is_open

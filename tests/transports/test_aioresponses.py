@@ -1,7 +1,7 @@
 """The client under aioresponses, the way many host applications already mock aiohttp.
 
 aioresponses re-quotes URLs and makes its own responses, so these tests stay narrow; what goes over the wire is
-tested over real sockets in `test_aiohttp_transport.py`.
+tested over real sockets in `test_aiohttp.py`.
 """
 
 from __future__ import annotations

@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from typing import Any
 
 import anyio
 import pytest
 
 import phygitals_transports
-from phygitals_async import ClientClosed, NotFound, PhygitalsClient, Request, Response, Transport
+from phygitals_async import (
+    ClientClosed,
+    ConfigurationError,
+    NotFound,
+    PhygitalsClient,
+    Request,
+    Response,
+    Sent,
+    Transport,
+)
 from phygitals_transports import MemoryTransport
 
 
@@ -121,6 +131,76 @@ async def test_transports_wrap_transports() -> None:
     assert [sent.url for sent in inner.sent] == ["https://api.phygitals.com/_/api/v1/inventory/u"]
     with pytest.raises(ClientClosed):
         await inner.send(a_request())
+
+
+@pytest.mark.anyio
+async def test_a_request_is_started_once_it_reaches_the_handler() -> None:
+    """As over a socket: never sent if it is cancelled before, unknown from then on."""
+    transport = MemoryTransport(ok)
+    cancelled, sent = a_request(), a_request()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await transport.send(cancelled)
+    assert cancelled.delivery.sent is Sent.NEVER
+    await transport.send(sent)
+    assert (sent.delivery.started, sent.delivery.failed, sent.delivery.sent) == (True, False, Sent.UNKNOWN)
+    assert transport.sent == [sent]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("keep", "kept"), [(None, 5), (0, 0), (1, 1), (3, 3), (9, 5)])
+async def test_keeping_the_last_requests_only(keep: int | None, kept: int) -> None:
+    """A long run need not remember all it sent."""
+    transport = MemoryTransport(ok, keep=keep)
+    requests = [a_request(f"/{number}") for number in range(5)]
+    for each in requests:
+        await transport.send(each)
+    assert transport.sent == requests[len(requests) - kept :]
+
+
+@pytest.mark.parametrize("keep", [-1, True, 1.5, "1"])
+def test_a_count_to_keep_that_is_none(keep: Any) -> None:
+    """It is refused by name."""
+    with pytest.raises(ConfigurationError, match="keep"):
+        MemoryTransport(ok, keep)
+
+
+@pytest.mark.anyio
+async def test_answers_given_in_turn() -> None:
+    """Each in its own form, and the last again and again."""
+    fault = ZeroDivisionError("fault")
+    response = Response(520, {"cf-ray": "1"}, b"<html>")
+    transport = MemoryTransport.answering(
+        response, fault, (404, {"error": "é"}), {"items": []}, [404, "a list"], keep=1
+    )
+    assert await transport.send(a_request()) is response
+    with pytest.raises(ZeroDivisionError) as caught:
+        await transport.send(a_request())
+    assert caught.value is fault
+    json_type = {"content-type": "application/json"}
+    assert await transport.send(a_request()) == Response(404, json_type, b'{"error": "\\u00e9"}')
+    assert await transport.send(a_request()) == Response(200, json_type, b'{"items": []}')
+    for _ in range(3):
+        assert await transport.send(a_request()) == Response(200, json_type, b'[404, "a list"]')
+    assert len(transport.sent) == 1
+
+
+@pytest.mark.anyio
+async def test_one_answer_is_for_every_request() -> None:
+    """The same response, or the same fault."""
+    always = MemoryTransport.answering(Response(204, {}, b""))
+    assert [(await always.send(a_request())).status for _ in range(3)] == [204] * 3
+    assert len(always.sent) == 3
+    never = MemoryTransport.answering(KeyError("gone"))
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            await never.send(a_request())
+
+
+def test_no_answer_at_all() -> None:
+    """It is a mistake."""
+    with pytest.raises(ConfigurationError, match="at least one"):
+        MemoryTransport.answering()
 
 
 def test_package_names() -> None:

@@ -438,10 +438,8 @@ class PhygitalsClient:
             InvalidArgumentError: `user_ids` is a single string, or cannot be iterated.
         """
 
-        async def fetch(user_id: str) -> Exchange[Inventory]:
-            exchange = Exchange(self._engine, endpoints.GET_INVENTORY, deadline, {"user_id": user_id})
-            await exchange.send()
-            return exchange
+        def fetch(user_id: str) -> Awaitable[Exchange[Inventory]]:
+            return Exchange(self._engine, endpoints.GET_INVENTORY, deadline, {"user_id": user_id}).send()
 
         if deadline is not None:
             check_seconds("deadline", deadline)

@@ -215,7 +215,7 @@ async def test_each_call_cancelled_after_any_number_of_turns(warm: bool) -> None
 
 @pytest.mark.anyio
 async def test_a_consumer_slower_than_the_producer() -> None:
-    """No more than `limit` lookups are in flight, and no more than `limit` outcomes wait for a slow consumer."""
+    """No more than `limit` lookups are in flight, and no more than twice as many outcomes wait for a slow consumer."""
     api, read, taken, limit = Api(), 0, 0, 4
 
     def source() -> Iterator[str]:
@@ -234,7 +234,7 @@ async def test_a_consumer_slower_than_the_producer() -> None:
             waiting = max(waiting, api.answered - taken)
     assert taken == 60
     assert api.most_in_flight <= limit
-    assert waiting <= limit
+    assert waiting <= 2 * limit
 
 
 @pytest.mark.anyio
@@ -415,7 +415,7 @@ class Counted:
 
 @pytest.mark.asyncio
 async def test_a_million() -> None:
-    """A million ids give as many outcomes, none lost, none twice, and at most `limit` of them wait at once."""
+    """A million ids give as many outcomes, none lost, none twice, and at most twice `limit` of them wait at once."""
     count, limit, census = 1_000_000, 64, Census()
     seen, failed = bytearray(count), 0
 
@@ -436,7 +436,7 @@ async def test_a_million() -> None:
     assert seen == bytearray(b"\x01") * count
     assert failed == count // 1000
     # Besides those that wait, the consumer holds one.
-    assert census.most <= limit + 1
+    assert census.most <= 2 * limit + 1
 
 
 @pytest.mark.anyio

@@ -53,7 +53,7 @@ def fan_out(
     Args:
         fetch: Any lookup by key, such as `api.get_card`.
         keys: Any iterable or async iterable, read lazily; it may be endless.
-        limit: The most lookups in flight, and the most finished outcomes kept waiting for the consumer.
+        limit: The most lookups in flight; at most twice as many keys are read and not taken as outcomes.
         distinct: Look a repeated key up only once. Remembers every key, so memory grows with their number.
         patience: Seconds that one outage, or a limit, may last; 0 to wait for none.
 

@@ -34,7 +34,7 @@ class Workers(Generic[K]):
     Args:
         fetch: The lookup.
         keys: The keys.
-        limit: The most lookups in flight, and the most outcomes that wait to be taken.
+        limit: The most lookups in flight; at most twice as many keys are read and not taken as outcomes.
         distinct: Whether to leave a repeated key out.
         patience: Seconds to wait for an outage to end, or a limit; see `Outages`.
         drop: Is given what a lookup brought, and nobody takes.
@@ -65,6 +65,8 @@ class Workers(Generic[K]):
         self._fetch = fetch
         self._drop = drop
         self._limit = limit
+        # As many may wait to be taken as are in flight: so a worker need not wait for its outcome to be taken.
+        self._most_pending = 2 * limit
         self._patience = patience
         self._source = Source(keys, distinct=distinct)
         self._outages: Outages[K] = Outages(patience)
@@ -179,7 +181,7 @@ class Workers(Generic[K]):
             while not self._stopped:
                 if self._outages.ongoing:
                     await self._up_again.wait()
-                elif self._pending >= self._limit:
+                elif self._pending >= self._most_pending or self._pending - len(self.ready) >= self._limit:
                     await self._room.wait()
                 elif (key := await self._source.wait()) is END:
                     return
@@ -208,7 +210,7 @@ class Workers(Generic[K]):
                 await self._sit_out()
             elif self._read:
                 return Suspect(self._read.popleft())
-            elif self._pending >= self._limit and (self._again or not self._source.is_async):
+            elif self._pending >= self._most_pending and (self._again or not self._source.is_async):
                 await self._wait_for_room()
             elif self._again:
                 self._pending += 1
@@ -216,31 +218,27 @@ class Workers(Generic[K]):
                 if self._again and self._workers < self._limit:
                     self._start_worker()
                 return suspect
-            elif (key := await self._next_key()) is END:
-                if not self._settle():
-                    return END
-            elif key is not SKIPPED:
+            elif self._source.is_async and not self._source.ended:
+                self._settle()
+                await self._key_ready.wait()
+            elif (key := self._take_key()) is SKIPPED:
+                await anyio.lowlevel.checkpoint()
+            elif key is not END:
                 return Suspect(key)
+            elif not self._settle():
+                return END
         return END
 
     async def _wait_for_room(self) -> None:
         await self._room.wait()
-        if self._source.is_async and not self._again:
-            # Another worker took what this one wanted the room for: it is the feeder's.
+        if self._source.is_async and (not self._again or self._pending >= self._most_pending):
+            # Another worker took what this one wanted the room for, or it was the feeder that was meant.
             self._room.notify()
 
-    async def _next_key(self) -> K | End | Skipped:
+    def _take_key(self) -> K | End | Skipped:
         """Take a key from an iterable, and see that another worker takes the one after it."""
-        if self._source.is_async:
-            if self._source.ended:
-                return END
-            self._settle()
-            await self._key_ready.wait()
-            return SKIPPED
         key = self._source_context.run(self._source.take)
-        if key is SKIPPED:
-            await anyio.lowlevel.checkpoint()
-        elif key is not END:
+        if key is not END and key is not SKIPPED:
             self._pending += 1
             if self._workers < self._limit and not self._source.ended:
                 self._start_worker()
@@ -250,7 +248,15 @@ class Workers(Generic[K]):
         lookup = Lookup(self.counts, self._patience)
         self._number += 1
         number = self._number
-        brought, error = await self._fetch_for(lookup, suspect.key)
+        brought: Any = None
+        error: PhygitalsError | None = None
+        self.counts.in_flight += 1
+        try:
+            brought = await self._fetch_in_context(lookup, suspect.key)
+        except PhygitalsError as failure:
+            error = failure
+        finally:
+            self.counts.in_flight -= 1
         if isinstance(error, AuthenticationError):
             self._end_by(error)
         elif error is not None and self._is_set_aside(suspect, lookup, error):
@@ -261,16 +267,10 @@ class Workers(Generic[K]):
                 self._answered = [suspect.key]
             self._note_answer(number)
 
-    async def _fetch_for(self, lookup: Lookup, key: K) -> tuple[Any, PhygitalsError | None]:
+    def _fetch_in_context(self, lookup: Lookup, key: K) -> Awaitable[Any]:
         context = self._context.copy()
         context.run(current_lookup.set, lookup)
-        self.counts.in_flight += 1
-        try:
-            return await in_context(context, self._fetch, key), None
-        except PhygitalsError as error:
-            return None, error
-        finally:
-            self.counts.in_flight -= 1
+        return in_context(context, self._fetch, key)
 
     def _is_set_aside(self, suspect: Suspect[K], lookup: Lookup, error: PhygitalsError) -> bool:
         """Keep what failed in a way that may pass until it shows whose fault it was, and say whether it is kept."""
@@ -303,6 +303,9 @@ class Workers(Generic[K]):
     def _put(self, key: K, brought: Any, error: PhygitalsError | None) -> None:
         self.ready.append((key, brought, error))
         self._outcome_ready.notify_all()
+        if self._source.is_async:
+            # The feeder may read the next key.
+            self._room.notify()
 
     def _settle(self) -> bool:
         """Where no other lookup will show whose fault it was: find out, or take it for the keys'.
@@ -351,15 +354,15 @@ class Workers(Generic[K]):
             return
         self._number += 1
         number = self._number
-        brought, error = await self._fetch_for(Lookup(self.counts, self._patience), self._answered[0])
-        if error is None:
-            self._drop(brought)
-        if isinstance(error, AuthenticationError):
-            self._end_by(error)
-        elif error is None or (error.sent is Sent.YES and not judge(error, Effect.READS).may_pass):
-            self._note_answer(number)
-        else:
-            self._outages.probed_in_vain()
+        try:
+            self._drop(await self._fetch_in_context(Lookup(self.counts, self._patience), self._answered[0]))
+        except PhygitalsError as error:
+            if isinstance(error, AuthenticationError):
+                self._end_by(error)
+            if error.sent is not Sent.YES or judge(error, Effect.READS).may_pass:
+                self._outages.probed_in_vain()
+                return
+        self._note_answer(number)
 
     def _lose_patience(self) -> None:
         suspects = self._outages.take_all()

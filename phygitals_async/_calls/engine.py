@@ -56,8 +56,7 @@ class Engine:
 
     async def call(self, operation: Operation[T], deadline: float | None, **arguments: object) -> T:
         """Make one call and return its result, or raise the `PhygitalsError` that tells why not."""
-        exchange = Exchange(self, operation, deadline, arguments)
-        await exchange.send()
+        exchange = await Exchange(self, operation, deadline, arguments).send()
         return exchange.result()
 
     async def within(self, seconds: float, call: Callable[[], Awaitable[T]]) -> T:

@@ -6,7 +6,7 @@ import logging
 import math
 import traceback
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
 from attrs import evolve
 
@@ -95,22 +95,36 @@ class Exchange(Generic[T]):
         if engine.hooks is not None:
             engine.hooks.notify("started", self._call)
 
-    async def send(self) -> None:
+    async def send(self) -> Self:
         """Send it until there is a 2xx answer, or raise the `PhygitalsError` that tells why there is none."""
-        engine = self._engine
         try:
-            self._seconds = engine.deadline if self._deadline is None else check_seconds("deadline", self._deadline)
-            given, self._arguments = self._arguments, {}
-            self._arguments = self._operation.check(given)
-            request = engine.wire.request(self._operation, self._arguments)
-            engine.enter_loop()
-            # A call that its loop left behind must not give back a place of the next loop's.
-            self._admission = engine.admission
-            self._lane = self._admission.lane(self._operation.name)
-            await self._send_until_answered(request)
+            request = self._prepare()
+            while True:
+                await self._enter()
+                try:
+                    self._response = await self._attempt(request)
+                except PhygitalsError as error:
+                    self._last = error
+                else:
+                    return self
+                finally:
+                    self._admission.leave(self._lane, self._priority)
+                await self._pause_before_repeating(self._last)
+                request = evolve(request, delivery=Delivery())
         except BaseException as error:  # Cancellation too: noted for what it leaves open; passed on.
             self._end(error)
             raise
+
+    def _prepare(self) -> Request:
+        engine = self._engine
+        self._seconds = engine.deadline if self._deadline is None else check_seconds("deadline", self._deadline)
+        given, self._arguments = self._arguments, {}
+        self._arguments = self._operation.check(given)
+        engine.enter_loop()
+        # A call that its loop left behind must not give back a place of the next loop's.
+        self._admission = engine.admission
+        self._lane = self._admission.lane(self._operation.name)
+        return engine.wire.request(self._operation, self._arguments)
 
     def result(self) -> T:
         """Decode the answer, or raise the `PhygitalsError` that tells what is wrong with it."""
@@ -158,20 +172,6 @@ class Exchange(Generic[T]):
             "find out whether it did before calling it again (see OutcomeUnknown)"
         )
         logger.warning("%s: ended by %s, its outcome is unknown", name, type(error).__name__)
-
-    async def _send_until_answered(self, request: Request) -> None:
-        while True:
-            await self._enter()
-            try:
-                self._response = await self._attempt(request)
-            except PhygitalsError as error:
-                self._last = error
-            else:
-                return
-            finally:
-                self._admission.leave(self._lane, self._priority)
-            await self._pause_before_repeating(self._last)
-            request = evolve(request, delivery=Delivery())
 
     async def _enter(self) -> None:
         """Wait for a place and for the moment to send; then the call's time runs, if it did not before."""

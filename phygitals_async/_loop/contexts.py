@@ -17,7 +17,8 @@ def in_context(context: Context, function: Callable[[K], Awaitable[V]], argument
 
     A task would do the same, at the cost of a tenth of a lookup.
     """
-    coroutine = _call(function, argument)
+    awaitable = context.run(function, argument)
+    coroutine: Any = awaitable if isinstance(awaitable, types.CoroutineType) else _await(awaitable)
     step: Callable[..., Any] = coroutine.send
     value: Any = None
     while True:
@@ -32,5 +33,5 @@ def in_context(context: Context, function: Callable[[K], Awaitable[V]], argument
             step, value = coroutine.throw, error
 
 
-async def _call(function: Callable[[K], Awaitable[V]], argument: K) -> V:
-    return await function(argument)
+async def _await(awaitable: Awaitable[V]) -> V:
+    return await awaitable

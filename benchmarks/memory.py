@@ -50,7 +50,7 @@ async def loop(ids: int) -> AsyncIterator[int]:
     decode = msgspec.json.Decoder(Inventory).decode
     for n in range(ids):
         await asyncio.sleep(0)
-        decode(ANSWER.body)
+        decode(b'{"user_id":"user_%d",%s' % (n, ITEMS))
         yield n + 1
 
 

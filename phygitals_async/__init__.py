@@ -6,82 +6,82 @@ Start with `PhygitalsClient`. Transports live in `phygitals_transports`.
 import importlib
 import typing
 
-from phygitals_async._bulk.fan_out import FanOut, fan_out, fan_out_all
-from phygitals_async._bulk.outcomes import Batch, Failed, Found, Outcome
-from phygitals_async._calls.retry import RetryPolicy
-from phygitals_async.client import PhygitalsClient
-from phygitals_async.config import Environment
-from phygitals_async.errors import (
-    AddressRejected,
-    AmountOutOfRange,
-    AuthenticationError,
-    BadRequest,
-    CardNotFound,
-    ClientClosed,
-    ConfigurationError,
-    ConnectError,
-    ConnectionLost,
-    CountryNotSupported,
-    DeadlineExceeded,
-    DecodeError,
-    InvalidArgumentError,
-    ItemAlreadyShipped,
-    ItemExpired,
-    ItemNotFound,
-    MissingField,
-    NotAttempted,
-    NotFound,
-    NothingShippable,
-    OrderNotFound,
-    OutcomeUnknown,
-    OutOfStock,
-    PackNotFound,
-    PermissionDenied,
-    PhygitalsError,
-    ProtocolError,
-    PurchasePending,
-    QuoteExpired,
-    RateLimited,
-    RedirectRefused,
-    ResponseTooLarge,
-    SellbackInProgress,
-    Sent,
-    ServerError,
-    ShippingRequestFailed,
-    StatusError,
-    TransactionFailed,
-    TransportError,
-    UserNotFound,
-)
-from phygitals_async.inventory_diff import InventoryDiff, Repriced, diff_inventories
-from phygitals_async.models import (
-    Attribute,
-    Card,
-    ChaseCard,
-    Content,
-    Destination,
-    Inventory,
-    Item,
-    ItemSource,
-    Links,
-    Metadata,
-    OrderItem,
-    OrderStatus,
-    Pack,
-    Pull,
-    Purchase,
-    PurchasedItem,
-    RarityTier,
-    Sellback,
-    ShippingOrder,
-    ShippingQuote,
-    ShippingQuotes,
-    ShippingRequest,
-    StartedPurchase,
-)
-from phygitals_async.observer import Attempt, Call, Observer
-from phygitals_async.progress import Progress
-from phygitals_async.transport import Request, Response, Transport
+if typing.TYPE_CHECKING:
+    from phygitals_async._structuring.converter import PhygitalsConverter, build_converter
+    from phygitals_async.client import PhygitalsClient
+    from phygitals_async.config import Environment
+    from phygitals_async.errors import (
+        AddressRejected,
+        AmountOutOfRange,
+        AuthenticationError,
+        BadRequest,
+        CardNotFound,
+        ClientClosed,
+        ConfigurationError,
+        ConnectError,
+        ConnectionLost,
+        CountryNotSupported,
+        DeadlineExceeded,
+        DecodeError,
+        InvalidArgumentError,
+        ItemAlreadyShipped,
+        ItemExpired,
+        ItemNotFound,
+        MissingField,
+        NotAttempted,
+        NotFound,
+        NothingShippable,
+        OrderNotFound,
+        OutcomeUnknown,
+        OutOfStock,
+        PackNotFound,
+        PermissionDenied,
+        PhygitalsError,
+        ProtocolError,
+        PurchasePending,
+        QuoteExpired,
+        RateLimited,
+        RedirectRefused,
+        ResponseTooLarge,
+        SellbackInProgress,
+        Sent,
+        ServerError,
+        ShippingRequestFailed,
+        StatusError,
+        TransactionFailed,
+        TransportError,
+        UserNotFound,
+    )
+    from phygitals_async.inventory_diff import InventoryDiff, Repriced, diff_inventories
+    from phygitals_async.models import (
+        Attribute,
+        Card,
+        ChaseCard,
+        Content,
+        Destination,
+        Inventory,
+        Item,
+        ItemSource,
+        Links,
+        Metadata,
+        OrderItem,
+        OrderStatus,
+        Pack,
+        Pull,
+        Purchase,
+        PurchasedItem,
+        RarityTier,
+        Sellback,
+        ShippingOrder,
+        ShippingQuote,
+        ShippingQuotes,
+        ShippingRequest,
+        StartedPurchase,
+    )
+    from phygitals_async.observer import Attempt, Call, Observer
+    from phygitals_async.progress import Progress
+    from phygitals_async.sandbox import Sandbox
+    from phygitals_async.transport import Request, Response, Transport
 
 __all__ = [
     "AddressRejected",
@@ -172,30 +172,35 @@ __all__ = [
     "fan_out_all",
 ]
 
-
-if typing.TYPE_CHECKING:
-    from phygitals_async._structuring.converter import PhygitalsConverter, build_converter
-    from phygitals_async.sandbox import Sandbox
-
-# Imported when first asked for: an application in production needs no sandbox, and one that only handles errors no
-# converter.
-_LATE: typing.Final = {
-    "PhygitalsConverter": "_structuring.converter",
-    "build_converter": "_structuring.converter",
-    "Sandbox": "sandbox",
-}
+# Each public name is loaded when it is first asked for, from the first of these that has it: an application that only
+# handles errors needs no converter, and one in production no sandbox. It is the only late import but for transports.
+_MODULES: typing.Final = (
+    "errors",
+    "models",
+    "config",
+    "transport",
+    "progress",
+    "observer",
+    "inventory_diff",
+    "_bulk.outcomes",
+    "_calls.retry",
+    "_bulk.fan_out",
+    "_structuring.converter",
+    "client",
+    "sandbox",
+)
 
 
 def __getattr__(name: str) -> typing.Any:
-    if name in _LATE:
-        return globals().setdefault(name, getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name))
+    if name in __all__:
+        for module in _MODULES:
+            if (value := getattr(importlib.import_module(f"{__name__}.{module}"), name, None)) is not None:
+                return globals().setdefault(name, value)
     if name == "__version__":
-        from phygitals_async.version import version
-
-        return version()
+        return importlib.import_module(f"{__name__}.version").version()
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import Final, SupportsIndex
 from urllib.parse import unquote
 
@@ -42,9 +43,6 @@ def shows_key(key: ApiKey, text: str) -> bool:
     if not re.search(r"[\\&%]", text):
         # Nothing is written otherwise; bulk runs judge many a plain refusal.
         return False
-    # Its tables are slow to load.
-    from html import unescape
-
     plain = re.sub(_JSON_ESCAPE, lambda found: chr(int(found[1], 16)) if found[1] else found[2], text)
     return any(key in form for form in (plain, unescape(text), unquote(text)))
 

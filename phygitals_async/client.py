@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import NoReturn, Self
 
 import anyio
 
@@ -19,6 +19,7 @@ from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.exchange import Exchange
 from phygitals_async._calls.retry import RetryPolicy
 from phygitals_async._checks import check_count, check_patience, check_seconds
+from phygitals_async._structuring.converter import PhygitalsConverter, build_converter
 from phygitals_async.config import Environment, resolve_settings
 from phygitals_async.errors import ConfigurationError
 from phygitals_async.models import (
@@ -38,9 +39,6 @@ from phygitals_async.models import (
 from phygitals_async.observer import Hooks, Observer
 from phygitals_async.transport import Transport
 from phygitals_async.version import version
-
-if TYPE_CHECKING:
-    from phygitals_async._structuring.converter import PhygitalsConverter
 
 
 class PhygitalsClient:
@@ -95,9 +93,6 @@ class PhygitalsClient:
     ) -> None:
         key = conceal(api_key)
         del api_key  # Error reporters show the locals of every frame.
-        # Imported late: cattrs is a fifth of this package's import time, and only clients need it.
-        from phygitals_async._structuring.converter import build_converter
-
         _check_parts(transport, retry, converter)
         settings = resolve_settings(key, environment, base_url, path_prefix)
         if transport is None:
@@ -492,8 +487,6 @@ class PhygitalsClient:
 
 def _check_parts(transport: object, retry: object, converter: object) -> None:
     """Refuse what would otherwise fail at the first call, perhaps after money has moved."""
-    from phygitals_async._structuring.converter import PhygitalsConverter
-
     if transport is not None and (
         isinstance(transport, type) or not all(callable(getattr(transport, name, None)) for name in ("send", "aclose"))
     ):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version as distribution_version
+
 
 def version() -> str:
     """Return the version of the installed distribution."""
-    # Imported late: it takes as long to load as half of this package.
-    from importlib.metadata import version as distribution_version
-
     return distribution_version("phygitals-async")

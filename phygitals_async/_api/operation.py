@@ -77,7 +77,7 @@ class Operation(Generic[T]):
         effect: What the call does. One that moves money or goods is sent at most once.
         answer: What a 2xx body is structured into.
         read: Takes the result out of the answer, or raises the refusal that hides in it.
-        echoes: The argument that the answer repeats under the same name, which shows that it is the answer to this call.
+        echoes: The argument that the answer repeats under the same name, which shows that it answers this call.
         salvages: What to salvage of an answer that is not what it should be: by the answer's own names, what reads a
             value that can be used, and gives None for any other.
         refusals: The refusals it knows; other answers get the class of their status.

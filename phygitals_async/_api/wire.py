@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
+import msgspec
 from attrs import frozen
 
 from phygitals_async import errors
 from phygitals_async._api.operation import Operation
 from phygitals_async._api_key import mask_key, shows_key
+from phygitals_async._structuring.converter import PhygitalsConverter
 from phygitals_async.config import Settings
 from phygitals_async.errors import DecodeError, PhygitalsError, RedirectRefused, StatusError
 from phygitals_async.transport import Request, Response
-
-if TYPE_CHECKING:
-    from phygitals_async._structuring.converter import PhygitalsConverter
 
 T = TypeVar("T")
 
@@ -155,10 +156,8 @@ class Wire:
         """Return what can be salvaged of an answer that is otherwise not what the API documents."""
         if not operation.salvages:
             return {}
-        # More lenient than the decoder that refused it, and needed for nothing else.
-        import json
-
         try:
+            # More lenient than the decoder that refused it.
             plain = json.loads(body.decode(errors="replace"), parse_float=str)
         except (ValueError, RecursionError):
             return {}
@@ -216,9 +215,6 @@ def parse_retry_after(value: str, now: datetime) -> float | None:
 
 def parse_date(text: str) -> datetime | None:
     """Return the moment that an HTTP date names, or None for other text."""
-    # The email package is slow to load, and dates are rare here.
-    from email.utils import parsedate_to_datetime
-
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
@@ -235,9 +231,6 @@ def _plain(body: bytes, longest: int = _LONGEST_ERROR_BODY) -> Mapping[str, Any]
     """Return a body that is a JSON object, and nothing for any other or a longer one."""
     if len(body) > longest:
         return {}
-    # It takes as long to load as half of this package, and answers alone need it.
-    import msgspec
-
     try:
         plain = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol
 
 import anyio
 import anyio.lowlevel
 
 from phygitals_async.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    import asyncio
 
 
 class Affinity:
@@ -29,10 +26,6 @@ class Affinity:
     now: Callable[[], float]
 
     def __init__(self, owner: str) -> None:
-        # Imported late: it is a third of this package's import time.
-        import asyncio
-
-        self._running_loop = asyncio.get_running_loop
         self._owner = owner
         self._runtime: Any = None
         self._process = 0
@@ -44,7 +37,7 @@ class Affinity:
             ConfigurationError: The former loop is still there: sharing across loops or threads would corrupt both.
         """
         try:
-            runtime: Any = self._running_loop()
+            runtime: Any = asyncio.get_running_loop()
         except RuntimeError:
             runtime = anyio.lowlevel.current_token().native_token
         if runtime is self._runtime and os.getpid() == self._process:
@@ -77,15 +70,13 @@ class Event(Protocol):
 
 def event_class() -> Callable[[], Event]:
     """Return asyncio's own class of events in asyncio, at half the cost of anyio's, and anyio's elsewhere."""
-    return anyio.Event if current_task() is None else cast("Callable[[], Event]", sys.modules["asyncio"].Event)
+    return anyio.Event if current_task() is None else asyncio.Event
 
 
 def current_task() -> asyncio.Task[Any] | None:
     """Return the current task of asyncio, or None under trio, also where trio is the guest of a loop of asyncio."""
-    # Where nobody has imported asyncio, nothing runs in it; importing it here would slow this package's import down.
-    asyncio = sys.modules.get("asyncio")
     try:
-        return None if asyncio is None else asyncio.current_task()
+        return asyncio.current_task()
     except RuntimeError:
         return None
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -12,9 +13,6 @@ from attrs import define
 
 from phygitals_async._loop.affinity import current_task
 from phygitals_async.errors import DeadlineExceeded
-
-if TYPE_CHECKING:
-    import asyncio
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,10 +35,6 @@ class Deadlines:
     """
 
     def __init__(self) -> None:
-        # Imported late: it is a third of this package's import time.
-        import asyncio
-
-        self._cancelled = asyncio.CancelledError
         self._watches: set[_Watch] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._rings = math.inf
@@ -60,7 +54,7 @@ class Deadlines:
         watch = self._watch(task, seconds)
         try:
             return await call(*args, **kwargs)
-        except self._cancelled:
+        except asyncio.CancelledError:
             if not watch.expired:
                 raise
             if task.cancelling() - 1 > cancelled_before:

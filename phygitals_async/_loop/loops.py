@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import sys
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import anyio
 
 from phygitals_async._loop.affinity import current_task
-
-if TYPE_CHECKING:
-    import asyncio
 
 
 class Loop(Protocol):

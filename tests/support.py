@@ -26,8 +26,8 @@ def fixture_json(name: str) -> Any:
     return json.loads(fixture_bytes(name))
 
 
-def user_of(request: Request) -> str:
-    """Return the user whose inventory is asked for."""
+def last_segment(request: Request) -> str:
+    """Return what stands last in a request's path: the user or the order asked for."""
     return unquote(request.url.rpartition("/")[2])
 
 
@@ -38,7 +38,7 @@ def inventory_of(user_id: str) -> Response:
 
 def empty_inventories(request: Request) -> Response:
     """Answer as if every user there is owned nothing: a handler."""
-    return inventory_of(user_of(request))
+    return inventory_of(last_segment(request))
 
 
 async def noting(seen: list[BaseException], call: Awaitable[object]) -> None:

@@ -494,7 +494,7 @@ REFUSED: Final = [
 async def test_a_refusal_is_known_and_stays_what_it_is(
     operation: str, status: int, body: bytes, expected: type[StatusError]
 ) -> None:
-    """A 4xx says that nothing was done; it is not repeated, a 429 included. That of a sellback is a lock on the item."""
+    """A 4xx says that nothing was done, and is not repeated, a 429 included; that of a sellback is a lock."""
     async with _running() as (server, api):
         prepared = await _prepare(operation, server.sandbox, api)
         server.instead = _framed(status, body, Retry_After="0")

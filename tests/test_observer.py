@@ -237,7 +237,8 @@ async def test_an_answer_that_cannot_be_read_is_told(money: bool, raised: type[P
 async def test_the_progress_of_a_bulk_run_is_told() -> None:
     """Once for every outcome the consumer takes."""
     recorder = Recorder()
-    api = client(empty_inventories, Response(404, {}, b'{"error":"User not found"}'), empty_inventories, observer=recorder)
+    unknown_user = Response(404, {}, b'{"error":"User not found"}')
+    api = client(empty_inventories, unknown_user, empty_inventories, observer=recorder)
     async with api.stream_inventories(["a", "b", "c"], limit=1) as outcomes:
         kinds = [type(outcome) async for outcome in outcomes]
     assert kinds.count(Found) == 2

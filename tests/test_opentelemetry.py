@@ -27,8 +27,8 @@ from phygitals_async import (
     RetryPolicy,
     ServerError,
 )
-from phygitals_async.opentelemetry import OpenTelemetryObserver
 from phygitals_async._calls.lookups import Counts
+from phygitals_async.opentelemetry import OpenTelemetryObserver
 from phygitals_transports import MemoryTransport
 from support import empty_inventories, inventory_of
 

@@ -32,6 +32,8 @@ from support import empty_inventories
 pytestmark = pytest.mark.anyio
 
 KEY = "sandbox-0123456789"
+
+
 class _Who(enum.StrEnum):
     ALICE = "alice/1"
 

@@ -14,8 +14,8 @@ import pytest
 
 from phygitals_async import (
     AddressRejected,
-    CardNotFound,
     AuthenticationError,
+    CardNotFound,
     CountryNotSupported,
     Destination,
     ItemAlreadyShipped,

@@ -190,7 +190,7 @@ class Admission:
         return due
 
     def _visited(self, lane: Lane) -> Lane | None:
-        return None if lane.pacer.is_limited or self._host is lane else self._host
+        return None if self._host is lane or lane.pacer.rate is not None else self._host
 
     def _admit(self, waiter: _Waiter, now: float | None = None) -> None:
         del waiter.lane.waiting[waiter.priority][waiter]

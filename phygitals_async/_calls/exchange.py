@@ -47,6 +47,7 @@ class Exchange(Generic[T]):
     __slots__ = (
         "_admission",
         "_arguments",
+        "_attempts",
         "_call",
         "_deadline",
         "_delivery",
@@ -82,7 +83,8 @@ class Exchange(Generic[T]):
         self._arguments = arguments
         self._irreversible = operation.effect.is_irreversible
         self._lookup = current_lookup.get()
-        self._call = Call(operation.name)
+        self._attempts = 0
+        self._call: Call | None = None
         self._delivery: Delivery | None = None
         self._ends: float | None = None
         self._failures = 0
@@ -93,6 +95,7 @@ class Exchange(Generic[T]):
         else:
             self._priority = Priority.SINGLE if self._lookup is None else Priority.BULK
         if engine.hooks is not None:
+            self._call = Call(operation.name)
             engine.hooks.notify("started", self._call)
 
     async def send(self) -> Self:
@@ -145,7 +148,7 @@ class Exchange(Generic[T]):
         """Complete the error that ends the call, or raise the `OutcomeUnknown` that it amounts to."""
         ended_by: PhygitalsError | None = None
         if isinstance(error, PhygitalsError):
-            error.describe(self._operation.name, self._arguments, self._call.attempts)
+            error.describe(self._operation.name, self._arguments, self._attempts)
             ended_by = self._unknown(error) if judge(error, self._operation.effect).leaves_open else error
         elif self._irreversible and self._delivery is not None and self._delivery.sent is not Sent.NEVER:
             self._note(error)
@@ -161,7 +164,7 @@ class Exchange(Generic[T]):
             readable=error.readable if isinstance(error, DecodeError) else None,
             sent=error.sent,
         )
-        unknown.describe(self._operation.name, self._arguments, self._call.attempts)
+        unknown.describe(self._operation.name, self._arguments, self._attempts)
         return unknown
 
     def _note(self, error: BaseException) -> None:
@@ -226,7 +229,9 @@ class Exchange(Generic[T]):
     async def _attempt(self, request: Request) -> Response:
         engine, lookup = self._engine, self._lookup
         self._delivery = request.delivery
-        self._call.attempts += 1
+        self._attempts += 1
+        if self._call is not None:
+            self._call.attempts = self._attempts
         if lookup is not None:
             lookup.counts.attempts += 1
             if self._irreversible:
@@ -255,12 +260,12 @@ class Exchange(Generic[T]):
         """Count what shows that the server is up, a refusal too, and what it accepted at the present pace."""
         if failure is None:
             if response is not None:
-                self._lane.pacer.accepted(self._sent_at)
+                self._lane.pacer.accepted(self._engine.affinity.now(), self._sent_at)
                 self._engine.budget.give_back()
             return
         self._verdict = judge(failure, self._operation.effect)
         if response is not None and not self._verdict.slows:
-            self._lane.pacer.accepted(self._sent_at)
+            self._lane.pacer.accepted(self._engine.affinity.now(), self._sent_at)
             if not self._verdict.may_pass:
                 self._engine.budget.give_back()
 
@@ -273,7 +278,7 @@ class Exchange(Generic[T]):
             seconds=self._engine.affinity.now() - self._sent_at,
         )
         outcome = attempt.status or ("cancelled" if failure is None else type(failure).__name__)
-        name, number = self._operation.name, self._call.attempts
+        name, number = self._operation.name, self._attempts
         logger.debug("%s: attempt %d: %s in %.3f s", name, number, outcome, attempt.seconds)
         if self._engine.hooks is not None:
             self._engine.hooks.notify("attempted", self._call, attempt)
@@ -293,7 +298,7 @@ class Exchange(Generic[T]):
         # The pace alone bounds the repeats after a 429; the others have a budget.
         if pause is None or now + pause >= self._latest or not (verdict.is_limit or engine.budget.take()):
             raise error
-        name, number = self._operation.name, self._call.attempts
+        name, number = self._operation.name, self._attempts
         logger.info("%s: attempt %d: %s; again in %.2f s", name, number, type(error).__name__, pause)
         if engine.hooks is not None:
             engine.hooks.notify("retrying", self._call, pause)

@@ -257,17 +257,26 @@ class Exchange(Generic[T]):
         return response
 
     def _judge(self, response: Response | None, failure: PhygitalsError | None) -> None:
-        """Count what shows that the server is up, a refusal too, and what it accepted at the present pace."""
-        if failure is None:
-            if response is not None:
-                self._lane.pacer.accepted(self._engine.affinity.now(), self._sent_at)
+        """Take what came of an attempt into account, before its place goes to the next."""
+        now = self._engine.affinity.now()
+        if failure is not None:
+            verdict = self._verdict = judge(failure, self._operation.effect)
+            if verdict.slows:
+                self._slow_down(now, failure)
+                return
+        if response is not None:
+            self._lane.pacer.accepted(now, self._sent_at)
+            # A 5xx does not show that the server is up.
+            if failure is None or not self._verdict.may_pass:
                 self._engine.budget.give_back()
-            return
-        self._verdict = judge(failure, self._operation.effect)
-        if response is not None and not self._verdict.slows:
-            self._lane.pacer.accepted(self._engine.affinity.now(), self._sent_at)
-            if not self._verdict.may_pass:
-                self._engine.budget.give_back()
+
+    def _slow_down(self, now: float, failure: PhygitalsError) -> None:
+        asked = _asked(failure)
+        bounded = None if asked is None else min(asked, self._engine.retry.longest)
+        is_read = not self._irreversible
+        news = self._admission.throttled(self._lane, now, self._sent_at, bounded, is_read=is_read)
+        if news and self._lookup is not None:
+            self._lookup.counts.throttled += 1
 
     def _report(self, request: Request, response: Response | None, failure: PhygitalsError | None) -> None:
         attempt = Attempt(
@@ -287,14 +296,11 @@ class Exchange(Generic[T]):
         """Pause, or raise the error if it is the last word."""
         engine, verdict = self._engine, self._verdict
         now = engine.affinity.now()
-        asked = error.retry_after if isinstance(error, StatusError) else None
-        if verdict.slows:
-            self._slow_down(now, asked)
         if verdict.is_limit:
             self._wait_as_long_as_the_run(now)
         else:
             self._failures += 1
-        pause = engine.retry.pause(self._failures, verdict, asked)
+        pause = engine.retry.pause(self._failures, verdict, _asked(error))
         # The pace alone bounds the repeats after a 429; the others have a budget.
         if pause is None or now + pause >= self._latest or not (verdict.is_limit or engine.budget.take()):
             raise error
@@ -313,12 +319,10 @@ class Exchange(Generic[T]):
             if now - self._limited_at < self._lookup.patience:
                 self._ends = None
 
-    def _slow_down(self, now: float, asked: float | None) -> None:
-        bounded = None if asked is None else min(asked, self._engine.retry.longest)
-        is_read = not self._irreversible
-        news = self._admission.throttled(self._lane, now, self._sent_at, bounded, is_read=is_read)
-        if news and self._lookup is not None:
-            self._lookup.counts.throttled += 1
+
+def _asked(error: PhygitalsError) -> float | None:
+    """Return the seconds that the server asked to wait, if it did."""
+    return error.retry_after if isinstance(error, StatusError) else None
 
 
 def _with_truth(error: PhygitalsError, delivery: Delivery) -> PhygitalsError:

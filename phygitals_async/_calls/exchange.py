@@ -265,6 +265,7 @@ class Exchange(Generic[T]):
                 self._slow_down(now, failure)
                 return
         if response is not None:
+            self._lane.answered = True
             self._lane.pacer.accepted(now, self._sent_at)
             # A 5xx does not show that the server is up.
             if failure is None or not self._verdict.may_pass:
@@ -273,8 +274,9 @@ class Exchange(Generic[T]):
     def _slow_down(self, now: float, failure: PhygitalsError) -> None:
         asked = _asked(failure)
         bounded = None if asked is None else min(asked, self._engine.retry.longest)
-        is_read = not self._irreversible
-        news = self._admission.throttled(self._lane, now, self._sent_at, bounded, is_read=is_read)
+        # The limit of calls that move money or goods is never taken for the reads'.
+        shared = self._verdict.is_limit and not self._irreversible
+        news = self._admission.throttled(self._lane, now, self._sent_at, bounded, is_shared=shared)
         if news and self._lookup is not None:
             self._lookup.counts.throttled += 1
 

@@ -30,9 +30,19 @@ class Priority(enum.IntEnum):
 
 @define(eq=False)
 class Lane:
-    """The calls of one operation."""
+    """The calls of one operation.
+
+    Attributes:
+        pacer: How fast they may leave.
+        answered: Whether the server has ever accepted one.
+        last_used: When one left last, in seconds of the loop's clock.
+        bulk_in_flight: How many there are that bulk runs made.
+        waiting: Who waits, by priority.
+    """
 
     pacer: Pacer = field(factory=Pacer)
+    answered: bool = False
+    last_used: float = -math.inf
     bulk_in_flight: int = 0
     waiting: tuple[OrderedDict[_Waiter, None], ...] = field(factory=lambda: tuple(OrderedDict() for _ in Priority))
 
@@ -142,13 +152,20 @@ class Admission:
         if self.in_flight:
             await self._idle.wait()
 
-    def throttled(self, lane: Lane, now: float, sent_at: float, retry_after: float | None, *, is_read: bool) -> bool:
-        """Slow an operation down, and return whether that is news; see `Pacer.throttled`."""
-        news = lane.pacer.throttled(now, sent_at, retry_after)
-        # The limit of calls that move money or goods is never taken for the reads'.
-        if is_read and lane.pacer.is_measured:
+    def throttled(self, lane: Lane, now: float, sent_at: float, retry_after: float | None, *, is_shared: bool) -> bool:
+        """Slow an operation down, and return whether that is news; see `Pacer.throttled`.
+
+        Args:
+            lane: The operation's.
+            now: The time.
+            sent_at: When the request was sent.
+            retry_after: Seconds that the server asked for, if it did.
+            is_shared: Whether the limit may be that of all operations.
+        """
+        # One that the server never accepted a request of is sick, and not limited.
+        if is_shared and lane.answered:
             self._host = lane
-        return news
+        return lane.pacer.throttled(now, sent_at, retry_after)
 
     def _dispatch(self) -> None:
         """Admit everybody who may leave now, and set the timer for the next moment."""
@@ -185,12 +202,16 @@ class Admission:
         if priority is Priority.BULK and lane.bulk_in_flight >= pacer.window:
             return math.inf
         due = max(pacer.due(now), self._next)
-        if (host := self._visited(lane)) is not None:
+        if (host := self._visited(lane, now)) is not None:
             due = max(due, min(arrived + _COURTESY, host.pacer.spacing_due(now)))
         return due
 
-    def _visited(self, lane: Lane) -> Lane | None:
-        return None if lane.pacer.is_limited or self._host is lane else self._host
+    def _visited(self, lane: Lane, now: float) -> Lane | None:
+        """Return the operation to give way to, if there is one that is in use."""
+        host = self._host
+        if host is None or host is lane or lane.pacer.rate is not None or now - host.last_used > _COURTESY:
+            return None
+        return host
 
     def _admit(self, waiter: _Waiter, now: float | None = None) -> None:
         del waiter.lane.waiting[waiter.priority][waiter]
@@ -204,8 +225,9 @@ class Admission:
         lane.pacer.take(now)
         if self._interval:
             self._next = max(self._next, now - self._interval) + self._interval
-        if (host := self._visited(lane)) is not None:
+        if (host := self._visited(lane, now)) is not None:
             host.pacer.take(now)
+        lane.last_used = now
 
     def _set_timer(self, rings: float) -> None:
         if rings == self._rings:

@@ -47,6 +47,7 @@ class Exchange(Generic[T]):
     __slots__ = (
         "_admission",
         "_arguments",
+        "_attempts",
         "_call",
         "_deadline",
         "_delivery",
@@ -82,7 +83,8 @@ class Exchange(Generic[T]):
         self._arguments = arguments
         self._irreversible = operation.effect.is_irreversible
         self._lookup = current_lookup.get()
-        self._call = Call(operation.name)
+        self._attempts = 0
+        self._call: Call | None = None
         self._delivery: Delivery | None = None
         self._ends: float | None = None
         self._failures = 0
@@ -93,6 +95,7 @@ class Exchange(Generic[T]):
         else:
             self._priority = Priority.SINGLE if self._lookup is None else Priority.BULK
         if engine.hooks is not None:
+            self._call = Call(operation.name)
             engine.hooks.notify("started", self._call)
 
     async def send(self) -> Self:
@@ -145,7 +148,7 @@ class Exchange(Generic[T]):
         """Complete the error that ends the call, or raise the `OutcomeUnknown` that it amounts to."""
         ended_by: PhygitalsError | None = None
         if isinstance(error, PhygitalsError):
-            error.describe(self._operation.name, self._arguments, self._call.attempts)
+            error.describe(self._operation.name, self._arguments, self._attempts)
             ended_by = self._unknown(error) if judge(error, self._operation.effect).leaves_open else error
         elif self._irreversible and self._delivery is not None and self._delivery.sent is not Sent.NEVER:
             self._note(error)
@@ -161,7 +164,7 @@ class Exchange(Generic[T]):
             readable=error.readable if isinstance(error, DecodeError) else None,
             sent=error.sent,
         )
-        unknown.describe(self._operation.name, self._arguments, self._call.attempts)
+        unknown.describe(self._operation.name, self._arguments, self._attempts)
         return unknown
 
     def _note(self, error: BaseException) -> None:
@@ -226,7 +229,9 @@ class Exchange(Generic[T]):
     async def _attempt(self, request: Request) -> Response:
         engine, lookup = self._engine, self._lookup
         self._delivery = request.delivery
-        self._call.attempts += 1
+        self._attempts += 1
+        if self._call is not None:
+            self._call.attempts = self._attempts
         if lookup is not None:
             lookup.counts.attempts += 1
             if self._irreversible:
@@ -252,17 +257,28 @@ class Exchange(Generic[T]):
         return response
 
     def _judge(self, response: Response | None, failure: PhygitalsError | None) -> None:
-        """Count what shows that the server is up, a refusal too, and what it accepted at the present pace."""
-        if failure is None:
-            if response is not None:
-                self._lane.pacer.accepted(self._sent_at)
+        """Take what came of an attempt into account, before its place goes to the next."""
+        now = self._engine.affinity.now()
+        if failure is not None:
+            verdict = self._verdict = judge(failure, self._operation.effect)
+            if verdict.slows:
+                self._slow_down(now, failure)
+                return
+        if response is not None:
+            self._lane.answered = True
+            self._lane.pacer.accepted(now, self._sent_at)
+            # A 5xx does not show that the server is up.
+            if failure is None or not self._verdict.may_pass:
                 self._engine.budget.give_back()
-            return
-        self._verdict = judge(failure, self._operation.effect)
-        if response is not None and not self._verdict.slows:
-            self._lane.pacer.accepted(self._sent_at)
-            if not self._verdict.may_pass:
-                self._engine.budget.give_back()
+
+    def _slow_down(self, now: float, failure: PhygitalsError) -> None:
+        asked = _asked(failure)
+        bounded = None if asked is None else min(asked, self._engine.retry.longest)
+        # The limit of calls that move money or goods is never taken for the reads'.
+        shared = self._verdict.is_limit and not self._irreversible
+        news = self._admission.throttled(self._lane, now, self._sent_at, bounded, is_shared=shared)
+        if news and self._lookup is not None:
+            self._lookup.counts.throttled += 1
 
     def _report(self, request: Request, response: Response | None, failure: PhygitalsError | None) -> None:
         attempt = Attempt(
@@ -273,7 +289,7 @@ class Exchange(Generic[T]):
             seconds=self._engine.affinity.now() - self._sent_at,
         )
         outcome = attempt.status or ("cancelled" if failure is None else type(failure).__name__)
-        name, number = self._operation.name, self._call.attempts
+        name, number = self._operation.name, self._attempts
         logger.debug("%s: attempt %d: %s in %.3f s", name, number, outcome, attempt.seconds)
         if self._engine.hooks is not None:
             self._engine.hooks.notify("attempted", self._call, attempt)
@@ -282,18 +298,15 @@ class Exchange(Generic[T]):
         """Pause, or raise the error if it is the last word."""
         engine, verdict = self._engine, self._verdict
         now = engine.affinity.now()
-        asked = error.retry_after if isinstance(error, StatusError) else None
-        if verdict.slows:
-            self._slow_down(now, asked)
         if verdict.is_limit:
             self._wait_as_long_as_the_run(now)
         else:
             self._failures += 1
-        pause = engine.retry.pause(self._failures, verdict, asked)
+        pause = engine.retry.pause(self._failures, verdict, _asked(error))
         # The pace alone bounds the repeats after a 429; the others have a budget.
         if pause is None or now + pause >= self._latest or not (verdict.is_limit or engine.budget.take()):
             raise error
-        name, number = self._operation.name, self._call.attempts
+        name, number = self._operation.name, self._attempts
         logger.info("%s: attempt %d: %s; again in %.2f s", name, number, type(error).__name__, pause)
         if engine.hooks is not None:
             engine.hooks.notify("retrying", self._call, pause)
@@ -308,12 +321,10 @@ class Exchange(Generic[T]):
             if now - self._limited_at < self._lookup.patience:
                 self._ends = None
 
-    def _slow_down(self, now: float, asked: float | None) -> None:
-        bounded = None if asked is None else min(asked, self._engine.retry.longest)
-        is_read = not self._irreversible
-        news = self._admission.throttled(self._lane, now, self._sent_at, bounded, is_read=is_read)
-        if news and self._lookup is not None:
-            self._lookup.counts.throttled += 1
+
+def _asked(error: PhygitalsError) -> float | None:
+    """Return the seconds that the server asked to wait, if it did."""
+    return error.retry_after if isinstance(error, StatusError) else None
 
 
 def _with_truth(error: PhygitalsError, delivery: Delivery) -> PhygitalsError:

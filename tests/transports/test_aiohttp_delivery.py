@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 import socket
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
@@ -494,6 +497,32 @@ async def test_a_sale_under_way_ends_with_the_session() -> None:
             with pytest.raises(ConnectionLost):
                 await sending
         await server.departure()
+
+
+@pytest.mark.asyncio
+async def test_a_request_is_held_no_longer_than_it_takes() -> None:
+    """Nor its outcome: kept connections, and the tasks of hooks, have the context of the call for their lives."""
+    contexts: list[contextvars.Context] = []
+
+    async def hook(*_: Any) -> None:
+        contexts.append(contextvars.copy_context())
+
+    async def send(transport: AiohttpTransport, url: str) -> tuple[Any, ...]:
+        request = get(url)
+        try:
+            outcome: Any = await transport.send(request)
+        except TransportError as error:
+            outcome = error
+        return weakref.ref(request), weakref.ref(outcome)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(hook)
+    async with raw_server(answer(200, b"ok"), Step()) as server, opened_with(trace) as transport:
+        urls = [f"{server.url}/answered", f"{server.url}/lost", f"http://127.0.0.1:{free_port()}/refused"]
+        held = [await asyncio.create_task(send(transport, url)) for url in urls]
+        gc.collect()
+        assert [(request(), outcome()) for request, outcome in held] == [(None, None)] * 3
+        assert len(contexts) == 3
 
 
 class Closing:

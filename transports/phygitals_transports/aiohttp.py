@@ -67,10 +67,10 @@ class AiohttpTransport:
     async def send(self, request: Request) -> Response:
         """Send `request` once; see `phygitals_async.Transport`."""
         session = self._session()
-        sending = Sending(request, self._timeout)
+        sending = Sending(request.delivery, request.fresh_connection, self._timeout)
         token = SENDING.set(sending)
         try:
-            response = await self._exchange(session, sending)
+            response = await self._exchange(session, request, sending)
         except Exception as error:  # noqa: BLE001 - hooks raise anything, also after a purchase was made.
             failure = sending.failure or translate(error, request.delivery)
         else:
@@ -78,6 +78,7 @@ class AiohttpTransport:
                 self._doubt = connector_was_passed_by()
             return response
         finally:
+            sending.failure = None
             # A coroutine that was left behind is closed in whatever context the garbage collector runs.
             with suppress(ValueError):
                 SENDING.reset(token)
@@ -113,8 +114,7 @@ class AiohttpTransport:
             raise ConfigurationError(msg)
         return self._given
 
-    async def _exchange(self, session: aiohttp.ClientSession, sending: Sending) -> Response:
-        request = sending.request
+    async def _exchange(self, session: aiohttp.ClientSession, request: Request, sending: Sending) -> Response:
         url = URL(request.url, encoded=True)
         response = await session.request(
             request.method,

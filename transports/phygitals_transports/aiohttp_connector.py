@@ -12,7 +12,8 @@ from aiohttp.abc import AbstractResolver
 from aiohttp.connector import Connection
 from attrs import define
 
-from phygitals_async import ConfigurationError, ConnectError, ConnectionLost, Request, TransportError
+from phygitals_async import ConfigurationError, ConnectError, ConnectionLost, TransportError
+from phygitals_async.transport import Delivery
 from phygitals_transports.aiohttp_checks import check_aiohttp
 from phygitals_transports.aiohttp_errors import never_sent
 from phygitals_transports.aiohttp_resolver import CachingResolver
@@ -24,14 +25,19 @@ _FailureT = TypeVar("_FailureT", bound=TransportError)
 class Sending:
     """One request on its way through aiohttp.
 
+    It does not hold the request: a connection that is kept has, for its life, the context in which it was made.
+
     Attributes:
-        request: The request.
+        delivery: How far the request has come.
+        fresh_connection: Whether it needs a connection of its own.
         timeout: The very object that goes to `session.request`; it tells this request from those of a hook.
         asked: Whether aiohttp has asked for a connection.
-        failure: What this library's own code has said of it. It stands, whatever a hook raises in its place.
+        failure: What this library's own code has said of it. It stands, whatever a hook raises in its place. None again
+            once the request is over.
     """
 
-    request: Request
+    delivery: Delivery
+    fresh_connection: bool
     timeout: aiohttp.ClientTimeout
     asked: bool = False
     failure: TransportError | None = None
@@ -119,7 +125,7 @@ class GuardedConnector(aiohttp.TCPConnector):
             raise sending.failure or sending.fails(ConnectionLost("the connection broke before the answer came"))
         sending.asked = True
         try:
-            with sending.request.delivery.connecting():
+            with sending.delivery.connecting():
                 return await self.__connection(sending, req, traces, timeout)
         except BaseException as error:
             if self.__names is not None:
@@ -131,7 +137,7 @@ class GuardedConnector(aiohttp.TCPConnector):
         raise sending.fails(failure)
 
     async def __connection(self, sending: Sending, *wanted: Any) -> Connection:
-        if not sending.request.fresh_connection:
+        if not sending.fresh_connection:
             connection = await super().connect(*wanted)
             if not _is_spoilt(connection):
                 return connection

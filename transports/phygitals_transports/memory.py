@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import anyio.lowlevel
 
-from phygitals_async import ClientClosed, ConfigurationError, ConnectError, Request, Response, Sent
+from phygitals_async import ClientClosed, ConfigurationError, Request, Response
 
 Handler = Callable[[Request], Response | Awaitable[Response]]
 
@@ -19,8 +19,7 @@ class MemoryTransport:
     """Answers every request with `handler(request)`; runs on asyncio and trio.
 
     Args:
-        handler: Any function of a request, sync or async, such as a `Sandbox`. What it raises is raised; a
-            `ConnectError` says that the request was never sent.
+        handler: Any function of a request, sync or async, such as a `Sandbox`. What it raises is raised.
         keep: How many of the last requests `sent` holds: all by default, none with 0.
 
     Attributes:
@@ -80,14 +79,8 @@ class MemoryTransport:
         self.sent.append(request)
         if self._keep is not None:
             del self.sent[: max(0, len(self.sent) - self._keep)]
-        try:
-            answer = self._handler(request)
-            return await answer if inspect.isawaitable(answer) else answer
-        except ConnectError as error:
-            if error.sent is Sent.NEVER:
-                # The handler plays the way to the server, too, and says that there was none.
-                request.delivery.started, request.delivery.failed = False, True
-            raise
+        answer = self._handler(request)
+        return await answer if inspect.isawaitable(answer) else answer
 
     async def aclose(self) -> None:
         """Refuse further requests."""

@@ -266,7 +266,7 @@ class Books:
 
     def progressed(self, progress: Progress) -> None:
         """Check the counts."""
-        if not (0 <= progress.in_flight <= MOST_AT_ONCE and 0 < progress.done and 0 <= progress.throttled):
+        if not (0 <= progress.in_flight <= MOST_AT_ONCE and progress.done > 0 and progress.throttled >= 0):
             self.wrong.append(repr(progress))
 
 

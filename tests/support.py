@@ -13,7 +13,9 @@ from phygitals_async import Request, Response, RetryPolicy
 # For tests of a single attempt: nothing is repeated.
 ONCE: Final = RetryPolicy(retries=0)
 
-FIXTURES = Path(__file__).parent / "fixtures"
+TESTS: Final = Path(__file__).parent
+ROOT: Final = TESTS.parent
+FIXTURES: Final = TESTS / "fixtures"
 
 
 def fixture_bytes(name: str) -> bytes:

@@ -22,6 +22,7 @@ from phygitals_async import (
     fan_out_all,
 )
 from phygitals_transports import MemoryTransport
+from support import ON_VIRTUAL_ASYNCIO
 from virtual import no_task_left, settle
 
 CancelPoint = Callable[[], Awaitable[None]]
@@ -208,7 +209,8 @@ async def test_two_task_cancels_at_every_turn_of_the_loop(body: Callable[[Job], 
         assert asyncio.all_tasks() == before
 
 
-@pytest.mark.asyncio
+@ON_VIRTUAL_ASYNCIO
+@pytest.mark.anyio
 async def test_asyncio_timeout_around_a_run() -> None:
     """`asyncio.timeout` around a run raises its `TimeoutError`, and the task is not left half cancelled."""
     lookups = Lookups()
@@ -226,7 +228,8 @@ async def test_asyncio_timeout_around_a_run() -> None:
     assert task.cancelling() == 0
 
 
-@pytest.mark.asyncio
+@ON_VIRTUAL_ASYNCIO
+@pytest.mark.anyio
 async def test_asyncio_timeout_around_a_client_call_in_bulk() -> None:
     """An outer timeout wins over the deadlines of the calls, which would be longer."""
 

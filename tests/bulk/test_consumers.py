@@ -14,6 +14,7 @@ from phygitals_async import (
     FanOut,
     fan_out,
 )
+from support import ON_VIRTUAL_ASYNCIO
 from virtual import settle
 
 
@@ -70,7 +71,8 @@ async def test_a_consumer_outside_does_not_take_a_run_cut_short_for_complete() -
     assert "left before all of its keys" in str(error)
 
 
-@pytest.mark.asyncio
+@ON_VIRTUAL_ASYNCIO
+@pytest.mark.anyio
 async def test_a_cancellation_while_leaving_on_an_exception_is_delivered() -> None:
     """`task.cancel()` that comes while lookups are being ended is not lost, and comes out at their end."""
     under_way = asyncio.Event()

@@ -103,7 +103,8 @@ class Exchange(Generic[T]):
         try:
             request = self._prepare()
             while True:
-                await self._enter()
+                if not self._enters_at_once():
+                    await self._enter()
                 try:
                     self._response = await self._attempt(request)
                 except PhygitalsError as error:
@@ -176,23 +177,28 @@ class Exchange(Generic[T]):
         )
         logger.warning("%s: ended by %s, its outcome is unknown", name, type(error).__name__)
 
-    async def _enter(self) -> None:
-        """Wait for a place and for the moment to send; then the call's time runs, if it did not before."""
-        now = self._engine.affinity.now()
+    def _enters_at_once(self) -> bool:
+        """Enter if that takes no waiting, and say whether it did. The time of the call runs from the first try on."""
+        engine = self._engine
+        now = self._sent_at = engine.affinity.now()
+        # How long a lookup of a bulk run waits for its turn is the run's time, not the call's.
         if self._ends is None and self._priority is not Priority.BULK:
             self._ends = now + self._seconds
-        if not self._admission.enter_at_once(self._lane, self._priority, now):
-            self._check_open()
-            now = await self._wait_to_enter(now)
+        if engine.closed or not self._admission.enter_at_once(self._lane, self._priority, now):
+            return False
+        self._ends = now + self._seconds if self._ends is None else self._ends
+        return True
+
+    async def _enter(self) -> None:
+        """Wait for a place and for the moment to send."""
+        self._check_open()
+        now = self._sent_at = await self._wait_to_enter(self._sent_at)
         try:
             self._check_open()
         except ClientClosed:
             self._admission.leave(self._lane, self._priority)
             raise
-        if self._ends is None:
-            # How long a lookup of a bulk run waits for its first turn is the run's time, not the call's.
-            self._ends = now + self._seconds
-        self._sent_at = now
+        self._ends = now + self._seconds if self._ends is None else self._ends
 
     async def _wait_to_enter(self, now: float) -> float:
         admission, engine = self._admission, self._engine

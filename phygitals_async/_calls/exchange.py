@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
@@ -12,18 +11,16 @@ from attrs import evolve
 
 from phygitals_async._api.operation import Operation
 from phygitals_async._calls.admission import Admission, Lane, Priority
+from phygitals_async._calls.endings import complete, note_unknown_outcome, unlisted, with_truth
 from phygitals_async._calls.lookups import current_lookup
 from phygitals_async._calls.verdicts import Verdict, judge
 from phygitals_async._checks import check_seconds
 from phygitals_async.errors import (
     ClientClosed,
     DeadlineExceeded,
-    DecodeError,
-    OutcomeUnknown,
     PhygitalsError,
     Sent,
     StatusError,
-    TransportError,
 )
 from phygitals_async.observer import Attempt, Call, logger
 from phygitals_async.transport import Delivery, Request, Response
@@ -43,29 +40,6 @@ class Exchange(Generic[T]):
     Whatever ends it ends it once: the observer is told, the error is complete, and what may have moved money or goods
     without an answer that tells comes out as `OutcomeUnknown`.
     """
-
-    __slots__ = (
-        "_admission",
-        "_arguments",
-        "_attempts",
-        "_call",
-        "_deadline",
-        "_delivery",
-        "_ends",
-        "_engine",
-        "_failures",
-        "_irreversible",
-        "_lane",
-        "_last",
-        "_limited_at",
-        "_lookup",
-        "_operation",
-        "_priority",
-        "_response",
-        "_seconds",
-        "_sent_at",
-        "_verdict",
-    )
 
     _admission: Admission
     _lane: Lane
@@ -149,33 +123,13 @@ class Exchange(Generic[T]):
         """Complete the error that ends the call, or raise the `OutcomeUnknown` that it amounts to."""
         ended_by: PhygitalsError | None = None
         if isinstance(error, PhygitalsError):
-            error.describe(self._operation.name, self._arguments, self._attempts)
-            ended_by = self._unknown(error) if judge(error, self._operation.effect).leaves_open else error
+            ended_by = complete(error, self._operation, self._arguments, self._attempts)
         elif self._irreversible and self._delivery is not None and self._delivery.sent is not Sent.NEVER:
-            self._note(error)
+            note_unknown_outcome(error, self._operation)
         if self._engine.hooks is not None:
             self._engine.hooks.notify("finished", self._call, None if ended_by is None else type(ended_by))
-        if isinstance(ended_by, OutcomeUnknown):
+        if ended_by is not None and ended_by is not error:
             raise ended_by from error
-
-    def _unknown(self, error: PhygitalsError) -> OutcomeUnknown:
-        unknown = OutcomeUnknown(
-            f"this call {self._operation.effect.value}, and its outcome is unknown: {error.text}; "
-            "find out before calling it again",
-            readable=error.readable if isinstance(error, DecodeError) else None,
-            sent=error.sent,
-        )
-        unknown.describe(self._operation.name, self._arguments, self._attempts)
-        return unknown
-
-    def _note(self, error: BaseException) -> None:
-        """Tell with somebody else's exception that money or goods may have moved."""
-        name = self._operation.name
-        error.add_note(
-            f"{name} was under way, and {self._operation.effect.value}: "
-            "find out whether it did before calling it again (see OutcomeUnknown)"
-        )
-        logger.warning("%s: ended by %s, its outcome is unknown", name, type(error).__name__)
 
     def _enters_at_once(self) -> bool:
         """Enter if that takes no waiting, and say whether it did. The time of the call runs from the first try on."""
@@ -251,9 +205,9 @@ class Exchange(Generic[T]):
             response = await engine.deadlines.within(limit, engine.transport.send, request)
             engine.wire.check_status(self._operation, self._arguments, response)
         except PhygitalsError as error:
-            failure = error if response is not None else _with_truth(error, request.delivery)
+            failure = error if response is not None else with_truth(error, request.delivery)
         except Exception as error:  # noqa: BLE001 - the contract of `Transport`: it must not cost a purchase its truth.
-            failure = _unlisted(error, request.delivery)
+            failure = unlisted(error, request.delivery)
         finally:
             self._judge(response, failure)
             if engine.hooks is not None or logger.isEnabledFor(logging.DEBUG):
@@ -331,22 +285,3 @@ class Exchange(Generic[T]):
 def _asked(error: PhygitalsError) -> float | None:
     """Return the seconds that the server asked to wait, if it did."""
     return error.retry_after if isinstance(error, StatusError) else None
-
-
-def _with_truth(error: PhygitalsError, delivery: Delivery) -> PhygitalsError:
-    """Let the error say of the sending what the code that would have sent knows, where that code says something."""
-    if delivery.started:
-        error.sent = Sent.UNKNOWN if error.sent is Sent.NEVER else error.sent
-    elif isinstance(error, TransportError) and delivery.sent is Sent.NEVER:
-        error.sent = Sent.NEVER
-    return error
-
-
-def _unlisted(error: Exception, delivery: Delivery) -> TransportError:
-    name = type(error).__name__
-    # The places alone: its text may hold headers, and the key with them.
-    places = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("the transport raised %s, which no transport may raise; from:\n%s", name, places)
-    failure = TransportError(f"the transport failed: {name}")
-    failure.sent = delivery.sent
-    return failure

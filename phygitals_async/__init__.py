@@ -7,6 +7,9 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
+    from phygitals_async._bulk.fan_out import FanOut, fan_out, fan_out_all
+    from phygitals_async._bulk.outcomes import Batch, Failed, Found, Outcome
+    from phygitals_async._calls.retry import RetryPolicy
     from phygitals_async._structuring.converter import PhygitalsConverter, build_converter
     from phygitals_async.client import PhygitalsClient
     from phygitals_async.config import Environment

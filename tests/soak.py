@@ -41,11 +41,14 @@ from phygitals_async import (
     RetryPolicy,
     Sandbox,
     UserNotFound,
+    fan_out_all,
 )
 
 KEY: Final = "sandbox-soak"
 USERS: Final = 40
 WORKERS: Final = 16
+# Lookups of one bulk run in flight.
+MOST_AT_ONCE: Final = 8
 DEADLINE: Final = 1.0
 ATTEMPT_TIMEOUT: Final = 0.4
 ADDRESS: Final = Destination(name="A", line1="1 Main St", city="Reno", state="NV", postal_code="89501", country="US")
@@ -236,11 +239,13 @@ class Books:
         begun: Calls begun, by operation.
         ended: Calls ended, by operation and outcome.
         attempts: Requests handed to the transport.
+        wrong: What was told and cannot be. What an observer raises is logged and harms nobody, so it is kept here.
     """
 
     begun: Counter[str] = field(factory=Counter)
     ended: defaultdict[str, Counter[str]] = field(factory=lambda: defaultdict(Counter))
     attempts: int = 0
+    wrong: list[str] = field(factory=list)
 
     def started(self, call: Call) -> None:
         """Count it."""
@@ -252,7 +257,8 @@ class Books:
 
     def retrying(self, call: Call, seconds: float) -> None:
         """Check the pause."""
-        assert 0 <= seconds <= DEADLINE
+        if not 0 <= seconds <= DEADLINE:
+            self.wrong.append(f"{call.operation}: a pause of {seconds} s")
 
     def finished(self, call: Call, error: type[PhygitalsError] | None) -> None:
         """Count it."""
@@ -260,8 +266,8 @@ class Books:
 
     def progressed(self, progress: Progress) -> None:
         """Check the counts."""
-        assert progress.limit >= 1
-        assert progress.attempts >= 0
+        if not (0 <= progress.in_flight <= MOST_AT_ONCE and progress.done > 0 and progress.throttled >= 0):
+            self.wrong.append(repr(progress))
 
 
 Fate = Literal["done", "unknown", "refused"]
@@ -274,7 +280,7 @@ COUNTED: Final = (
 )  # fmt: skip
 METHODS: Final = (
     *COUNTED, "list_recent_pulls", "get_purchase", "wait_for_purchase", "purchase", "get_shipping_order", "watch_order",
-    "get_inventories", "stream_inventories",
+    "get_inventories", "stream_inventories", "fan_out_all",
 )  # fmt: skip
 
 
@@ -384,7 +390,8 @@ class Soak:
                 group.create_task(self._work(api, sandbox, is_over))
 
     async def _work(self, api: PhygitalsClient, sandbox: Sandbox, is_over: Callable[[], bool]) -> None:
-        reads: list[Action] = [self._read, self._stream, self._batch, self._cancel, self._wait, self._watch]
+        bulk: list[Action] = [self._stream, self._batch, self._fan_out]
+        reads: list[Action] = [self._read, *bulk, self._cancel, self._wait, self._watch]
         moves: list[Action] = [self._buy, self._purchase, self._sell, self._ship]
         while not is_over():
             await self.rng.choice([*reads, *moves, *moves])(api, sandbox)
@@ -426,22 +433,37 @@ class Soak:
 
     async def _stream(self, api: PhygitalsClient, sandbox: Sandbox) -> None:
         users = [f"user{n}" for n in range(self.rng.randrange(USERS))]
-        async with api.stream_inventories(users, limit=self.rng.randint(1, 8)) as outcomes:
+        # Without patience each key is one call; with it, see `_fan_out`.
+        async with api.stream_inventories(users, limit=self.rng.randint(1, MOST_AT_ONCE), patience=0) as outcomes:
             seen = [self._count_lookup(outcome) async for outcome in outcomes]
         assert sorted(seen) == sorted(users)
         self.calls["stream_inventories"]["ok"] += 1
 
     async def _batch(self, api: PhygitalsClient, sandbox: Sandbox) -> None:
         users = self.rng.choices([f"user{n}" for n in range(USERS)], k=10)
-        batch = await api.get_inventories(users, limit=self.rng.randint(1, 8))
+        batch = await api.get_inventories(users, limit=self.rng.randint(1, MOST_AT_ONCE), patience=0)
         assert [outcome.key for outcome in batch] == users
         for outcome in {outcome.key: outcome for outcome in batch}.values():
             self._count_lookup(outcome)
         self.calls["get_inventories"]["ok"] += 1
 
+    async def _fan_out(self, api: PhygitalsClient, sandbox: Sandbox) -> None:
+        async def look_up(user: str) -> Inventory:
+            inventory, error = await self._call("get_inventory", lambda: api.get_inventory(user))
+            if error is not None:
+                raise error
+            found: Inventory = inventory
+            return found
+
+        users = [f"user{n}" for n in range(self.rng.randrange(USERS))]
+        batch = await fan_out_all(look_up, users, limit=self.rng.randint(1, MOST_AT_ONCE))
+        assert [outcome.key for outcome in batch] == users
+        self.calls["fan_out_all"]["ok"] += 1
+
     def _count_lookup(self, outcome: Outcome[str, Inventory]) -> str:
         self.calls["get_inventory"][type(outcome.error).__name__ if isinstance(outcome, Failed) else "ok"] += 1
-        return outcome.key
+        user: str = outcome.key
+        return user
 
     async def _cancel(self, api: PhygitalsClient, sandbox: Sandbox) -> None:
         task = asyncio.create_task(api.list_recent_pulls())
@@ -537,6 +559,7 @@ class Soak:
         raise AssertionError(msg)
 
     def _check(self, sandbox: Sandbox, weather: Weather) -> None:
+        assert not self.books.wrong, self.books.wrong
         for operation, begun in self.books.begun.items():
             ended = self.books.ended[operation].total()
             assert begun == ended, f"{operation}: {begun} calls have begun, and {ended} ended"

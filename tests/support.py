@@ -6,8 +6,9 @@ import json
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
-from phygitals_async import RetryPolicy
+from phygitals_async import Request, Response, RetryPolicy
 
 # For tests of a single attempt: nothing is repeated.
 ONCE: Final = RetryPolicy(retries=0)
@@ -23,6 +24,21 @@ def fixture_bytes(name: str) -> bytes:
 def fixture_json(name: str) -> Any:
     """Return a documented payload as plain Python values."""
     return json.loads(fixture_bytes(name))
+
+
+def last_segment(request: Request) -> str:
+    """Return what stands last in a request's path: the user or the order asked for."""
+    return unquote(request.url.rpartition("/")[2])
+
+
+def inventory_of(user_id: str) -> Response:
+    """Return the answer of a user who owns nothing."""
+    return Response(200, {"content-type": "application/json"}, json.dumps({"user_id": user_id, "items": []}).encode())
+
+
+def empty_inventories(request: Request) -> Response:
+    """Answer as if every user there is owned nothing: a handler."""
+    return inventory_of(last_segment(request))
 
 
 async def noting(seen: list[BaseException], call: Awaitable[object]) -> None:

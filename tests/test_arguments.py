@@ -25,7 +25,7 @@ from phygitals_async import (
 )
 from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_transports import MemoryTransport
-from support import fixture_bytes
+from support import fixture_json, last_segment
 
 pytestmark = pytest.mark.anyio
 
@@ -175,7 +175,10 @@ def _transport() -> MemoryTransport:
 
     def answer(request: Request) -> Response:
         (name,) = [name for path, name in paths.items() if f"/api/v1{path}" in request.url]
-        return Response(200, {}, fixture_bytes(name))
+        document = fixture_json(name)
+        if name == ANSWERS["get_shipping_order"]:
+            document["order_id"] = last_segment(request)
+        return Response(200, {}, json.dumps(document).encode())
 
     return MemoryTransport(answer)
 

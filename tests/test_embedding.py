@@ -138,7 +138,7 @@ async def _one_by_one(api: PhygitalsClient) -> AsyncIterator[str]:
 
 async def _all_at_once(api: PhygitalsClient) -> AsyncIterator[str]:
     yield "begin\n"
-    async with api.stream_inventories(["a", "b", "c"], limit=2) as outcomes:
+    async with api.stream_inventories(["u", "u", "u"], limit=2) as outcomes:
         async for outcome in outcomes:
             assert isinstance(outcome, Found)
             yield outcome.value.user_id

@@ -427,12 +427,12 @@ class RunByHand(RuleBasedStateMachine):
         assert self.run.progress.done == len(self.taken)
         assert self.run.progress.in_flight == len(self.gates) <= self.LIMIT
         assert len(self.started) == len(set(self.started)) == len(self.gates) + self.released
-        assert 0 <= ready <= self.LIMIT
+        assert 0 <= ready <= ready + len(self.gates) <= 2 * self.LIMIT
         # Nobody waits while there is something to take.
         assert not (ready and self.waiting)
-        # Nothing is left lying while there is room for it.
-        if not ready:
-            assert len(self.gates) == min(self.LIMIT, self.offered - len(self.taken))
+        # Nothing is left lying while there is room for it: as many outcomes may wait as lookups run.
+        keys_left = self.offered - len(self.taken) - ready
+        assert len(self.gates) == min(self.LIMIT, keys_left, 2 * self.LIMIT - ready)
 
     def teardown(self) -> None:
         """Leave the run, and check that nothing of it is left."""

@@ -39,6 +39,7 @@ from phygitals_async import (
 )
 from phygitals_transports import AiohttpTransport, GuardedConnector, MemoryTransport
 from phygitals_transports.aiohttp_server import serve
+from support import empty_inventories
 
 EMPTY = Response(200, {"content-type": "application/json"}, b'{"user_id":"u","items":[]}')
 
@@ -328,7 +329,7 @@ def test_a_client_cannot_be_pickled_or_copied() -> None:
 
 def test_one_client_serves_one_asyncio_run_after_the_other_in_memory() -> None:
     """Nothing of the former loop is left over."""
-    api = PhygitalsClient(MemoryTransport(lambda _: EMPTY), api_key="sandbox-test", max_in_flight=2)
+    api = PhygitalsClient(MemoryTransport(empty_inventories), api_key="sandbox-test", max_in_flight=2)
     for _ in range(3):
         assert len(asyncio.run(api.get_inventories(["a", "b", "c", "d"])).found) == 4
     anyio.run(api.get_inventory, "u", backend="trio")

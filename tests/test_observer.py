@@ -31,17 +31,13 @@ from phygitals_async import (
     ServerError,
     UserNotFound,
 )
-from phygitals_async._calls import engine as engine_module
+from phygitals_async._calls import exchange as exchange_module
 from phygitals_transports import MemoryTransport
+from support import empty_inventories, inventory_of
 
 KEY = "sandbox-observed-key"
 USER = "user_observed_17"
 QUICK = RetryPolicy(base=1e-6)
-
-
-def inventory(user_id: str = "u") -> Response:
-    """Return an empty inventory."""
-    return Response(200, {}, b'{"user_id":"%s","items":[]}' % user_id.encode())
 
 
 class Recorder:
@@ -114,6 +110,8 @@ def client(*answers: Any, observer: Observer | None, **options: Any) -> Phygital
             raise type(step)(*step.args)
         if step is None:
             await anyio.sleep_forever()
+        if callable(step):
+            return empty_inventories(request)
         assert isinstance(step, Response)
         return step
 
@@ -124,13 +122,13 @@ def client(*answers: Any, observer: Observer | None, **options: Any) -> Phygital
 async def test_a_success_is_told_in_order() -> None:
     """Begin, one attempt with its status and sizes, end; one `Call` throughout."""
     recorder = Recorder()
-    api = client(inventory(), observer=recorder)
+    api = client(empty_inventories, observer=recorder)
     await api.get_inventory("u")
     assert recorder.told == ["started get_inventory", "attempted 1 200 None", "finished 1 None"]
     assert len({id(call) for call in recorder.calls}) == 1
     (attempt,) = recorder.attempts
     assert (attempt.status, attempt.error, attempt.request_bytes) == (200, None, 0)
-    assert attempt.response_bytes == len(inventory().body)
+    assert attempt.response_bytes == len(inventory_of("u").body)
     assert 0 <= attempt.seconds < 5
 
 
@@ -142,7 +140,7 @@ async def test_repeats_are_told_in_order() -> None:
         Response(500, {}, b"oops"),
         ConnectionLost(),
         Response(429, {"retry-after": "0"}, b""),
-        inventory(),
+        empty_inventories,
         observer=recorder,
     )
     await api.get_inventory("u")
@@ -157,7 +155,7 @@ async def test_repeats_are_told_in_order() -> None:
         "attempted 4 200 None",
         "finished 4 None",
     ]
-    assert [attempt.response_bytes for attempt in recorder.attempts] == [4, 0, 0, len(inventory().body)]
+    assert [attempt.response_bytes for attempt in recorder.attempts] == [4, 0, 0, len(inventory_of("u").body)]
 
 
 @pytest.mark.anyio
@@ -174,7 +172,7 @@ async def test_giving_up_is_told() -> None:
 async def test_a_call_refused_before_it_is_sent_is_told() -> None:
     """It begins and ends without an attempt."""
     recorder = Recorder()
-    api = client(inventory(), observer=recorder)
+    api = client(empty_inventories, observer=recorder)
     with pytest.raises(InvalidArgumentError):
         await api.get_inventory("..")
     assert recorder.told == ["started get_inventory", "finished 0 InvalidArgumentError"]
@@ -239,7 +237,8 @@ async def test_an_answer_that_cannot_be_read_is_told(money: bool, raised: type[P
 async def test_the_progress_of_a_bulk_run_is_told() -> None:
     """Once for every outcome the consumer takes."""
     recorder = Recorder()
-    api = client(inventory(), Response(404, {}, b'{"error":"User not found"}'), inventory(), observer=recorder)
+    unknown_user = Response(404, {}, b'{"error":"User not found"}')
+    api = client(empty_inventories, unknown_user, empty_inventories, observer=recorder)
     async with api.stream_inventories(["a", "b", "c"], limit=1) as outcomes:
         kinds = [type(outcome) async for outcome in outcomes]
     assert kinds.count(Found) == 2
@@ -264,7 +263,7 @@ async def test_an_observer_that_raises_loses_no_result(caplog: pytest.LogCapture
     faulty: Any = Faulty()
     api = client(Response(200, {}, b'{"session_id":"s"}'), observer=faulty)
     assert (await api.start_purchase("p", 1, "u")).session_id == "s"
-    api = client(ConnectError(), inventory(), observer=faulty)
+    api = client(ConnectError(), empty_inventories, observer=faulty)
     assert (await api.get_inventory("u")).user_id == "u"
     assert len((await api.get_inventories(["a", "b"])).found) == 2
     failures = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -288,7 +287,7 @@ class Half(Observer):
 async def test_a_subclass_inherits_the_hooks_it_does_not_need() -> None:
     """All of them are called, and those not overridden do nothing."""
     half = Half()
-    api = client(Response(429, {}, b""), inventory(), observer=half)
+    api = client(Response(429, {}, b""), empty_inventories, observer=half)
     await api.get_inventory("u")
     assert len((await api.get_inventories(["a", "b"])).found) == 2
     assert half.finished_calls == 3
@@ -301,14 +300,14 @@ async def test_a_subclass_that_needs_no_hook_at_all() -> None:
     class Blind(Observer):
         pass
 
-    assert (await client(inventory(), observer=Blind()).get_inventory("u")).user_id == "u"
+    assert (await client(empty_inventories, observer=Blind()).get_inventory("u")).user_id == "u"
 
 
 @pytest.mark.anyio
 async def test_answers_that_nobody_takes_end_their_calls() -> None:
     """Leaving a bulk run early leaves no call open in the eyes of the observer."""
     half = Half()
-    api = client(inventory(), observer=half)
+    api = client(empty_inventories, observer=half)
     async with api.stream_inventories((f"user_{n}" for n in range(50)), limit=8) as outcomes:
         await anext(outcomes)
         await anyio.wait_all_tasks_blocked()
@@ -324,7 +323,7 @@ def test_hooks_that_would_never_run_are_refused() -> None:
             raise AssertionError
 
     with pytest.raises(ConfigurationError, match="the observer's started must be a plain method"):
-        client(inventory(), observer=Async())
+        client(empty_inventories, observer=Async())
 
 
 @pytest.mark.anyio
@@ -346,15 +345,15 @@ async def test_without_an_observer_nothing_is_built(monkeypatch: pytest.MonkeyPa
         built += 1
         return Attempt(**values)
 
-    monkeypatch.setattr(engine_module, "Attempt", counted)
+    monkeypatch.setattr(exchange_module, "Attempt", counted)
     logging.getLogger("phygitals_async").setLevel(logging.INFO)
     try:
-        await client(Response(500, {}, b""), inventory(), observer=None).get_inventory("u")
+        await client(Response(500, {}, b""), empty_inventories, observer=None).get_inventory("u")
         assert built == 0
-        await client(inventory(), observer=Recorder()).get_inventory("u")
+        await client(empty_inventories, observer=Recorder()).get_inventory("u")
         assert built == 1
         logging.getLogger("phygitals_async").setLevel(logging.DEBUG)
-        await client(inventory(), observer=None).get_inventory("u")
+        await client(empty_inventories, observer=None).get_inventory("u")
         assert built == 2
     finally:
         logging.getLogger("phygitals_async").setLevel(logging.NOTSET)
@@ -374,7 +373,7 @@ CALLS: list[Any] = [
 @pytest.mark.parametrize(
     "answer",
     [
-        inventory(),
+        empty_inventories,
         Response(404, {}, b'{"error":"User not found"}'),
         Response(500, {}, b'{"error":"no"}'),
         Response(401, {}, b'{"error":"unknown key sandbox-observed-key"}'),
@@ -391,7 +390,7 @@ async def test_no_id_and_no_key_reaches_an_observer(
     """
     recorder = Recorder()
     times = 1 if getattr(answer, "status", 0) == 429 else 3
-    api = client(*[answer] * times, inventory(), observer=recorder)
+    api = client(*[answer] * times, empty_inventories, observer=recorder)
     with suppress(PhygitalsError):
         await call(api)
     assert recorder.everything
@@ -413,7 +412,7 @@ def test_what_is_handed_over_is_plain() -> None:
 async def test_concurrent_calls_are_told_apart() -> None:
     """Each hook of a call names that call."""
     recorder = Recorder()
-    api = client(inventory(), observer=recorder)
+    api = client(empty_inventories, observer=recorder)
     async with anyio.create_task_group() as group:
         for _ in range(20):
             group.start_soon(api.get_inventory, "u")

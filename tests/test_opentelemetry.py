@@ -27,10 +27,12 @@ from phygitals_async import (
     RetryPolicy,
     ServerError,
 )
+from phygitals_async._calls.lookups import Counts
 from phygitals_async.opentelemetry import OpenTelemetryObserver
 from phygitals_transports import MemoryTransport
+from support import empty_inventories, inventory_of
 
-INVENTORY = Response(200, {}, b'{"user_id":"user_traced","items":[]}')
+INVENTORY = inventory_of("user_traced")
 
 
 class Traces:
@@ -64,6 +66,8 @@ def client(traces: Traces, *answers: Any) -> PhygitalsClient:
             raise step
         if step is None:
             await anyio.sleep_forever()
+        if step is INVENTORY:
+            return empty_inventories(request)
         assert isinstance(step, Response)
         return step
 
@@ -195,7 +199,7 @@ async def test_concurrent_calls_have_spans_of_their_own(traces: Traces) -> None:
     observer = hooks._observer
     assert isinstance(observer, OpenTelemetryObserver)
     assert not observer._spans
-    observer.progressed(Progress())
+    observer.progressed(Progress(Counts()))
 
 
 @pytest.mark.anyio

@@ -48,6 +48,15 @@ def test_all_of_the_transports_can_be_had() -> None:
         _ = phygitals_transports.Nonsense
 
 
+@pytest.mark.parametrize("package", [phygitals_async, phygitals_transports])
+def test_type_checkers_know_every_public_name(package: ModuleType) -> None:
+    """Names loaded late are imported for type checkers, or defined: what those find in `__getattr__` is `Any`."""
+    tree = ast.parse(Path(package.__file__ or "").read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    known = {alias.asname or alias.name for node in imports for alias in node.names}
+    assert sorted(set(package.__all__) - known) == []
+
+
 def test_a_star_import_gives_all_of_it() -> None:
     """`from phygitals_async import *` binds exactly the listed names."""
     names: dict[str, object] = {}

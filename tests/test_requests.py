@@ -27,15 +27,11 @@ from phygitals_async import (
 )
 from phygitals_async.version import version
 from phygitals_transports import MemoryTransport
+from support import empty_inventories
 
 pytestmark = pytest.mark.anyio
 
 KEY = "sandbox-0123456789"
-EMPTY = Response(200, {}, b'{"user_id": "u", "items": []}')
-
-
-def _empty(_: Request) -> Response:
-    return EMPTY
 
 
 class _Who(enum.StrEnum):
@@ -43,7 +39,7 @@ class _Who(enum.StrEnum):
 
 
 async def _sent(user_id: str, **settings: Any) -> Request:
-    transport = MemoryTransport(_empty)
+    transport = MemoryTransport(empty_inventories)
     async with PhygitalsClient(transport, **{"api_key": KEY, **settings}) as api:
         await api.get_inventory(user_id)
     (request,) = transport.sent
@@ -67,7 +63,7 @@ async def _sent(user_id: str, **settings: Any) -> Request:
 )
 async def test_an_id_that_cannot_be_sent_is_refused_before_io(user_id: Any, rule: str) -> None:
     """The error names the rule, the operation and that nothing was sent; nothing was."""
-    transport = MemoryTransport(_empty)
+    transport = MemoryTransport(empty_inventories)
     async with PhygitalsClient(transport, api_key=KEY) as api:
         with pytest.raises(InvalidArgumentError) as caught:
             await api.get_inventory(user_id)
@@ -146,7 +142,7 @@ async def test_a_transport_that_changes_the_headers_changes_one_request_only() -
     def tamper(request: Request) -> Response:
         assert isinstance(request.headers, dict)
         request.headers.clear()
-        return EMPTY
+        return empty_inventories(request)
 
     transport = MemoryTransport(tamper)
     async with PhygitalsClient(transport, api_key=KEY) as api:
@@ -168,7 +164,7 @@ async def test_nothing_that_is_printed_of_a_request_shows_the_key() -> None:
 @pytest.mark.parametrize("deadline", [0, -1, float("nan"), float("inf"), True, "1"])
 async def test_a_bad_deadline_of_a_call_is_refused_before_io(deadline: Any) -> None:
     """A call's own deadline is checked like the client's."""
-    transport = MemoryTransport(_empty)
+    transport = MemoryTransport(empty_inventories)
     async with PhygitalsClient(transport, api_key=KEY) as api:
         with pytest.raises(ConfigurationError) as caught:
             await api.get_inventory("user_abc123", deadline=deadline)

@@ -48,7 +48,9 @@ from phygitals_async import (
     StatusError,
     UserNotFound,
 )
+from phygitals_async._api.operation import Effect
 from phygitals_async._calls.retry import RetryBudget
+from phygitals_async._calls.verdicts import judge
 from phygitals_transports import MemoryTransport
 
 T = TypeVar("T")
@@ -102,6 +104,12 @@ def simulate(main: Callable[[], Awaitable[T]]) -> T:
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
+def pause(policy: RetryPolicy, failures: int, error: PhygitalsError, *, is_read: bool) -> float | None:
+    """Return the pause that a policy makes after an error of a read, or of a call that moves money."""
+    asked = error.retry_after if isinstance(error, StatusError) else None
+    return policy.pause(failures, judge(error, Effect.READS if is_read else Effect.MOVES_MONEY), asked)
+
+
 # --- the policy by itself ---------------------------------------------------------------------------------------------
 
 PASSING = [408, 425, 500, 502, 503, 504, 520, 522, 525, 530]
@@ -112,23 +120,23 @@ STAYING = [400, 401, 402, 404, 409, 410, 422, 451, 501, 505, 507, 511, 519, 531,
 def test_a_passing_status_is_repeated_for_reads_alone(status: int) -> None:
     """The server may have acted, so only a read may be asked again."""
     error = (ServerError if status >= 500 else BadRequest)(status=status)
-    assert RetryPolicy().pause(1, error, is_read=True) is not None
-    assert RetryPolicy().pause(1, error, is_read=False) is None
+    assert pause(RetryPolicy(), 1, error, is_read=True) is not None
+    assert pause(RetryPolicy(), 1, error, is_read=False) is None
 
 
 @pytest.mark.parametrize("status", STAYING)
 def test_a_staying_status_is_never_repeated(status: int) -> None:
     """An answer that would be the same again is final."""
     error = (ServerError if status >= 500 else BadRequest)(status=status)
-    assert RetryPolicy(retries=10).pause(1, error, is_read=True) is None
-    assert RetryPolicy(retries=10).pause(1, error, is_read=False) is None
+    assert pause(RetryPolicy(retries=10), 1, error, is_read=True) is None
+    assert pause(RetryPolicy(retries=10), 1, error, is_read=False) is None
 
 
 @pytest.mark.parametrize("error", [ConnectionLost(), ProtocolError(), DeadlineExceeded()])
 def test_a_lost_answer_is_repeated_for_reads_alone(error: PhygitalsError) -> None:
     """Nobody knows whether the server acted."""
-    assert RetryPolicy().pause(1, error, is_read=True) is not None
-    assert RetryPolicy().pause(1, error, is_read=False) is None
+    assert pause(RetryPolicy(), 1, error, is_read=True) is not None
+    assert pause(RetryPolicy(), 1, error, is_read=False) is None
 
 
 @pytest.mark.parametrize(
@@ -148,43 +156,46 @@ def test_a_lost_answer_is_repeated_for_reads_alone(error: PhygitalsError) -> Non
 )
 def test_an_error_that_would_come_again_is_never_repeated(error: PhygitalsError) -> None:
     """Repeating these only loads the server."""
-    assert RetryPolicy(retries=10).pause(1, error, is_read=True) is None
-    assert RetryPolicy(retries=10).pause(1, error, is_read=False) is None
+    assert pause(RetryPolicy(retries=10), 1, error, is_read=True) is None
+    assert pause(RetryPolicy(retries=10), 1, error, is_read=False) is None
 
 
 def test_a_connection_that_was_never_made_is_repeated_for_every_call() -> None:
     """Nothing left, so nothing can happen twice; if it may have left after all, nothing is repeated."""
-    assert RetryPolicy().pause(1, ConnectError(), is_read=True) is not None
-    assert RetryPolicy().pause(1, ConnectError(), is_read=False) is not None
+    assert pause(RetryPolicy(), 1, ConnectError(), is_read=True) is not None
+    assert pause(RetryPolicy(), 1, ConnectError(), is_read=False) is not None
     doubtful = ConnectError()
     doubtful.sent = Sent.UNKNOWN
-    assert RetryPolicy().pause(1, doubtful, is_read=False) is None
+    assert pause(RetryPolicy(), 1, doubtful, is_read=False) is None
 
 
 def test_a_429_waits_in_the_pause_all_calls_share() -> None:
-    """It is repeated however many failures there were, for reads alone."""
+    """It counts as no failure, and is repeated for reads alone; after too many failures, nothing is."""
     error = RateLimited(status=429)
-    assert RetryPolicy(retries=1).pause(99, error, is_read=True) == 0.0
-    assert RetryPolicy(retries=0).pause(0, error, is_read=True) is None
-    assert RetryPolicy(retries=10).pause(0, error, is_read=False) is None
+    assert pause(RetryPolicy(retries=1), 0, error, is_read=True) == 0.0
+    assert pause(RetryPolicy(retries=1), 1, error, is_read=True) == 0.0
+    assert pause(RetryPolicy(retries=1), 2, error, is_read=True) is None
+    assert pause(RetryPolicy(retries=0), 0, error, is_read=True) is None
+    assert pause(RetryPolicy(retries=10), 0, error, is_read=False) is None
 
 
 @given(failures=st.integers(1, 10), base=st.floats(1e-3, 1e3), longest=st.floats(1e-3, 1e3), seed=st.integers(0, 2**32))
 def test_the_pause_is_jittered_within_its_bounds(failures: int, base: float, longest: float, seed: int) -> None:
     """It is never negative, never above `base * 2**n`, never above `longest`."""
     random.seed(seed)
-    pause = RetryPolicy(retries=10, base=base, longest=longest).pause(failures, ServerError(status=500), is_read=True)
-    assert pause is not None
-    assert 0 <= pause <= min(base * 2**failures, longest)
+    policy = RetryPolicy(retries=10, base=base, longest=longest)
+    seconds = pause(policy, failures, ServerError(status=500), is_read=True)
+    assert seconds is not None
+    assert 0 <= seconds <= min(base * 2**failures, longest)
 
 
 def test_the_jitter_is_full() -> None:
     """Pauses spread over the whole range, so that calls that failed together do not come back together."""
     random.seed(1)
     policy = RetryPolicy(base=1.0)
-    pauses = [policy.pause(2, ServerError(status=500), is_read=True) or 0.0 for _ in range(2000)]
+    pauses = [pause(policy, 2, ServerError(status=500), is_read=True) or 0.0 for _ in range(2000)]
     for low in (0.0, 1.0, 2.0, 3.0):
-        assert 400 < sum(low <= pause < low + 1 for pause in pauses) < 600
+        assert 400 < sum(low <= seconds < low + 1 for seconds in pauses) < 600
 
 
 @pytest.mark.parametrize("status", [408, 425, 500, 503])
@@ -192,10 +203,10 @@ def test_a_server_is_never_asked_sooner_than_it_asks(status: int) -> None:
     """`Retry-After` is the least pause; above `longest` the call gives up."""
     kind = ServerError if status >= 500 else BadRequest
     policy = RetryPolicy(base=0.001, longest=5.0)
-    assert policy.pause(1, kind(status=status, retry_after=3.0), is_read=True) == 3.0
-    assert policy.pause(1, kind(status=status, retry_after=5.0), is_read=True) == 5.0
-    assert policy.pause(1, kind(status=status, retry_after=5.1), is_read=True) is None
-    assert policy.pause(1, kind(status=status, retry_after=math.inf), is_read=True) is None
+    assert pause(policy, 1, kind(status=status, retry_after=3.0), is_read=True) == 3.0
+    assert pause(policy, 1, kind(status=status, retry_after=5.0), is_read=True) == 5.0
+    assert pause(policy, 1, kind(status=status, retry_after=5.1), is_read=True) is None
+    assert pause(policy, 1, kind(status=status, retry_after=math.inf), is_read=True) is None
 
 
 @pytest.mark.parametrize("retries", [-1, 11, 1.0, True, "2", None, math.nan])
@@ -316,11 +327,12 @@ async def test_an_answer_that_cannot_be_read_leaves_the_outcome_open(
 @pytest.mark.anyio
 @pytest.mark.parametrize(("call", "answer"), MONEY)
 async def test_a_429_of_what_moves_money_or_goods_is_not_repeated(call: Any, answer: Response) -> None:
-    """It is an ordinary refusal: not sent again, and not of unknown outcome."""
+    """It is an ordinary refusal: not sent again, and not of unknown outcome. That of a sellback is a lock."""
     script = Script(refusal(429, "0"), answer)
     async with client(script, retry=QUICK) as api:
-        with pytest.raises(RateLimited) as caught:
+        with pytest.raises(StatusError) as caught:
             await call(api)
+    assert type(caught.value) is (SellbackInProgress if answer is SOLD else RateLimited)
     assert len(script.asked_at) == caught.value.attempts == 1
 
 
@@ -581,7 +593,8 @@ def test_an_outage_is_not_multiplied(failure: Response | PhygitalsError) -> None
 
     async def main() -> None:
         api = client(script, retry=QUICK)
-        async with api.stream_inventories((f"u{n}" for n in range(1000)), limit=50) as outcomes:
+        keys = (f"u{n}" for n in range(1000))
+        async with api.stream_inventories(keys, limit=50, patience=0) as outcomes:
             assert [isinstance(outcome, Failed) async for outcome in outcomes] == [True] * 1000
             assert outcomes.progress.attempts == len(script.asked_at)
 

@@ -15,6 +15,7 @@ import pytest
 from phygitals_async import (
     AddressRejected,
     AuthenticationError,
+    CardNotFound,
     CountryNotSupported,
     Destination,
     ItemAlreadyShipped,
@@ -678,12 +679,12 @@ def test_a_burst_is_at_least_one_request(burst: float) -> None:
 async def knock(shop: Shop) -> RateLimited | None:
     """Make one request, and return None if it was answered, or the refusal of the rate limit.
 
-    A client repeats a read that was refused, and pauses all its calls: here is a new client, and no read.
+    A client pauses the calls of an operation that was refused: here is a new client.
     """
     api = PhygitalsClient(MemoryTransport(shop.sandbox), api_key="sandbox-test", retry=ONCE)
-    with pytest.raises((ItemNotFound, RateLimited)) as caught:
-        await api.sell_back("unknown")
-    if isinstance(caught.value, ItemNotFound):
+    with pytest.raises((CardNotFound, RateLimited)) as caught:
+        await api.get_card("unknown")
+    if isinstance(caught.value, CardNotFound):
         return None
     assert isinstance(caught.value, RateLimited)
     assert (caught.value.status, caught.value.message, caught.value.attempts) == (429, "Rate limit exceeded", 1)

@@ -18,7 +18,6 @@ from phygitals_async.errors import (
     ConnectError,
     ConnectionLost,
     DeadlineExceeded,
-    DecodeError,
     PhygitalsError,
     ProtocolError,
     RateLimited,
@@ -58,7 +57,7 @@ class _Failure(enum.Enum):
     LIMITED = enum.auto()  # 429
     TOO_EARLY = enum.auto()  # 425: not acted on
     ELSEWHERE = enum.auto()  # 301, 307, 308: asks to send the same to another address; not acted on
-    UNDOCUMENTED = enum.auto()  # a 2xx that is not what the API documents, or a status that no class of statuses has
+    UNDOCUMENTED = enum.auto()  # a 2xx that is not what the API documents, a status of no class, or no word of it
     REFUSED = enum.auto()  # the API said no, or nothing was attempted
 
 
@@ -100,7 +99,8 @@ def _failure(error: PhygitalsError) -> _Failure:
         return _failed_exchange(error)
     if isinstance(error, StatusError):
         return _failed_status(error)
-    return _Failure.UNDOCUMENTED if isinstance(error, DecodeError) else _Failure.REFUSED
+    # Whatever else a transport or a wrapper of one raises says no only as long as nothing has left.
+    return _Failure.REFUSED if error.sent is Sent.NEVER else _Failure.UNDOCUMENTED
 
 
 def _failed_exchange(error: TransportError) -> _Failure:

@@ -96,7 +96,7 @@ class Fault:
         unasked: Whether the server answers without reading the request.
         requests: The most requests the server may see, where that is fewer than attempts allow.
         retries: The client's retries.
-        last: Whether the last attempt, of which `error.sent` speaks, fares otherwise than the first.
+        connects: Whether a connection comes to be; if not, whatever comes of it was never sent.
         alone: Whether it touches the whole process, so that its calls must be made one by one.
     """
 
@@ -111,7 +111,7 @@ class Fault:
     unasked: bool = False
     requests: int | None = None
     retries: int = 1
-    last: bool = False
+    connects: bool = True
     alone: bool = False
 
 
@@ -489,7 +489,7 @@ def _head_of(good: bytes) -> bytes:
 _CONNECTING: Final = (
     Fault(
         name="unknown host", family="connecting", setting=unknown_name,
-        expects=frozenset({"ConnectError", "DeadlineExceeded"}), script=Script(),
+        expects=frozenset({"ConnectError", "DeadlineExceeded"}), script=Script(), connects=False,
     ),
     Fault(
         name="resolver fails", family="connecting", setting=failing_resolver,
@@ -504,7 +504,7 @@ _CONNECTING: Final = (
     ),
     Fault(
         name="connect stalls, long connect timeout", family="connecting", setting=full_backlog(60),
-        expects=frozenset({"DeadlineExceeded"}), script=Script(),
+        expects=frozenset({"DeadlineExceeded"}), script=Script(), connects=False,
     ),
     Fault(
         name="descriptors exhausted", family="connecting", setting=no_descriptors,
@@ -519,7 +519,7 @@ _TLS: Final = (
     _scripted("TLS stalls, short connect timeout", "tls", _on_connect(b"", "silence"), "ConnectError",
               setting=tls(None, connect_timeout=0.5)),
     _scripted("TLS stalls, long connect timeout", "tls", _on_connect(b"", "silence"), "DeadlineExceeded",
-              setting=tls(None)),
+              setting=tls(None), connects=False),
     _scripted("TLS to a plain port", "tls", _on_connect(b"HTTP/1.1 400 Bad Request\r\n\r\n", "close"), "ConnectError",
               setting=tls(None)),
     _scripted("closed in the TLS handshake", "tls", _on_connect(b"", "close"), "ConnectError", "ConnectionLost",
@@ -543,7 +543,7 @@ _PROXIES: Final = (
           setting=proxy("https")),
     _wire("proxy closes the tunnel", "proxy", b"", "ConnectError", "ConnectionLost", setting=proxy("https")),
     _wire("proxy talks nonsense", "proxy", b"What?\r\n\r\n", "ConnectError", "ProtocolError", setting=proxy("https")),
-    _wire("proxy stalls", "proxy", b"", "DeadlineExceeded", end="silence", setting=proxy("https")),
+    _wire("proxy stalls", "proxy", b"", "DeadlineExceeded", end="silence", setting=proxy("https"), connects=False),
     _scripted("proxy not there", "proxy", Script(), "ConnectError", setting=proxy("http", listens=False)),
     _scripted("proxy not there, tunnel", "proxy", Script(), "ConnectError", setting=proxy("https", listens=False)),
     _scripted("proxy of the environment not there", "proxy", Script(), "ConnectError",
@@ -583,7 +583,7 @@ _BREAKING: Final = (
     _scripted("kept-alive connection takes the request and is gone", "breaking",
               Script(on_request=_read_then_vanish), "ConnectionLost", warm=True, retries=0),
     _scripted("takes the request and is gone, repeated", "breaking", Script(on_request=_read_then_vanish),
-              "ConnectError", "ConnectionLost", last=True),
+              "ConnectError", "ConnectionLost"),
     _scripted("an answer nobody asked for", "breaking", Script(on_turn=_send_unasked), OK, "ConnectionLost",
               "ProtocolError", warm=True),
 )  # fmt: skip
@@ -754,8 +754,11 @@ _STATUSES: Final[Mapping[int, str]] = {
 
 
 def _outcomes(status: int) -> tuple[str, ...]:
-    """Name what may come of a status: a 429 is waited out, and that may last until the deadline."""
-    return (_STATUSES[status], "DeadlineExceeded") if status == 429 else (_STATUSES[status],)
+    """Name what may come of a status: a 429 is waited out, and that may last until the deadline.
+
+    The 429 of a sellback is a lock on the item.
+    """
+    return ("RateLimited", "SellbackInProgress", "DeadlineExceeded") if status == 429 else (_STATUSES[status],)
 
 
 _HTML_TYPE: Final = b"Content-Type: text/html\r\nServer: cloudflare\r\ncf-ray: 8d-FRA\r\n"

@@ -42,6 +42,7 @@ from phygitals_async import (
 from phygitals_transports import AiohttpTransport, GuardedConnector
 from phygitals_transports.aiohttp_server import serve
 from raw_server import RawServer, Step, answer, free_port, raw_server
+from support import inventory_of
 
 INVENTORY = b'{"user_id":"u","items":[]}'
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -96,7 +97,7 @@ def server_tls(authority: trustme.CA) -> ssl.SSLContext:
 async def test_request_line_of_an_id(user_id: str, segment: bytes) -> None:
     """An id is one percent-encoded segment on the wire, below the base's `/_`, to the byte."""
     async with (
-        raw_server(answer(200, INVENTORY)) as server,
+        raw_server(answer(200, inventory_of(user_id).body)) as server,
         PhygitalsClient(AiohttpTransport(), api_key=KEY, base_url=f"{server.url}/_") as api,
     ):
         await api.get_inventory(user_id)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
+from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from attrs import evolve
 
 from phygitals_async._api.operation import Operation
 from phygitals_async._calls.admission import Admission, Lane, Priority
 from phygitals_async._calls.endings import complete, note_unknown_outcome, unlisted, with_truth
+from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.lookups import current_lookup
 from phygitals_async._calls.verdicts import Verdict, judge
 from phygitals_async._checks import check_seconds
@@ -25,13 +26,16 @@ from phygitals_async.errors import (
 from phygitals_async.observer import Attempt, Call, logger
 from phygitals_async.transport import Delivery, Request, Response
 
-if TYPE_CHECKING:
-    from phygitals_async._calls.engine import Engine
-
 T = TypeVar("T")
 
 # The share of its deadline that a call that moves money or goods keeps for the answer.
 _RESERVED: Final = 0.25
+
+
+async def call(engine: Engine, operation: Operation[T], deadline: float | None, **arguments: object) -> T:
+    """Make one call and return its result, or raise the `PhygitalsError` that tells why not."""
+    exchange = await Exchange(engine, operation, deadline, arguments).send()
+    return exchange.result()
 
 
 class Exchange(Generic[T]):
@@ -275,7 +279,7 @@ class Exchange(Generic[T]):
             raise error
 
     def _wait_as_long_as_the_run(self, now: float) -> None:
-        """Let the time of a lookup of a bulk run begin anew with its next turn, within the run's patience."""
+        """Let the time of a lookup of a bulk run begin with its next turn, within the run's patience."""
         if self._lookup is not None and self._priority is Priority.BULK:
             self._limited_at = now if self._limited_at is None else self._limited_at
             if now - self._limited_at < self._lookup.patience:

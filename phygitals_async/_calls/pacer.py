@@ -237,6 +237,7 @@ class Pacer:
             self._rate = max(self._rate / 2, _SLOWEST)
             self._phase, self.is_measured = _Phase.SEEKING, False
         self._emptied_at = self._refused_at
+        # The first answer after a pause counts as a long time, and adds the most that one may.
         self._base, self._busy, self._last_accepted = self._rate, 0.0, -math.inf
         self._next = max(self.resumes, self._reacted_at + 1 / self._rate)
 

@@ -390,6 +390,23 @@ def test_a_stray_429_in_a_slow_stream_does_not_cost_the_known_rate() -> None:
     assert 0.95 * before < run.pacer.rate < before
 
 
+def test_a_429_that_contradicts_what_is_known_costs_its_share_and_is_soon_made_up_for() -> None:
+    """One in thirty takes a thirtieth. Then the first answer adds a tenth, each a thousandth, each second a fifth."""
+    run = known()
+    pacer, before = run.pacer, run.pacer.rate
+    assert before is not None
+    now = ramp(pacer, 30, run.now + 5.0)
+    assert pacer.throttled(now + 0.001, now + 0.0005, None)
+    now = leave(pacer, now)
+    assert pacer.rate == pytest.approx(before * 29 / 30, rel=0.01)
+    begin = now = ramp(pacer, 1, now)
+    rate = pacer.rate
+    assert rate is not None
+    assert rate == pytest.approx(before * 29 / 30 * 1.1, rel=0.01)
+    now = ramp(pacer, 200, now)
+    assert pacer.rate == pytest.approx(rate * math.exp((now - begin) / 5) * 1.001**200, rel=0.03)
+
+
 def test_a_long_run_is_remembered_in_little_memory() -> None:
     """And answers that come in another order change nothing."""
     run = known(1000, 50)

@@ -54,7 +54,7 @@ bench: $(VENV)/.dev
 faults: $(VENV)/.dev
 	@$(BIN)/python -m tests.faults $(WORDS)
 
-# Writes docs/openapi.json anew; a test holds it against the declarations.
+# Writes docs/openapi.json; a test holds it against the declarations.
 openapi: $(VENV)/.dev
 	$(BIN)/python scripts/build_openapi.py
 

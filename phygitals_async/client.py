@@ -16,7 +16,7 @@ from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE, FanOu
 from phygitals_async._bulk.outcomes import Batch
 from phygitals_async._calls import polling
 from phygitals_async._calls.engine import Engine
-from phygitals_async._calls.exchange import Exchange
+from phygitals_async._calls.exchange import Exchange, call
 from phygitals_async._calls.retry import RetryPolicy
 from phygitals_async._checks import check_count, check_patience, check_seconds
 from phygitals_async._structuring.converter import PhygitalsConverter, build_converter
@@ -157,8 +157,8 @@ class PhygitalsClient:
             include_repacks: Whether to include partner repacks; not documented for partners.
             deadline: Seconds for the whole call.
         """
-        return await self._engine.call(
-            endpoints.LIST_PACKS, deadline, platform=platform, include_repacks=include_repacks
+        return await call(
+            self._engine, endpoints.LIST_PACKS, deadline, platform=platform, include_repacks=include_repacks
         )
 
     async def list_chase_cards(self, slug: str, *, deadline: float | None = None) -> tuple[ChaseCard, ...]:
@@ -171,7 +171,7 @@ class PhygitalsClient:
         Raises:
             NotFound: The pack is unknown or inactive.
         """
-        return await self._engine.call(endpoints.LIST_CHASE_CARDS, deadline, slug=slug)
+        return await call(self._engine, endpoints.LIST_CHASE_CARDS, deadline, slug=slug)
 
     async def list_recent_pulls(
         self,
@@ -187,7 +187,7 @@ class PhygitalsClient:
             limit: 1 to 100 pulls; 20 by the API's default.
             deadline: Seconds for the whole call.
         """
-        return await self._engine.call(endpoints.LIST_RECENT_PULLS, deadline, claw_ids=claw_ids, limit=limit)
+        return await call(self._engine, endpoints.LIST_RECENT_PULLS, deadline, claw_ids=claw_ids, limit=limit)
 
     async def get_card(self, item_id: str, *, deadline: float | None = None) -> Card:
         """Return a card's details, its fair market value in USD among them (API sheet, 2.4).
@@ -199,7 +199,7 @@ class PhygitalsClient:
         Raises:
             CardNotFound: The id is neither a listing nor a mint address.
         """
-        return await self._engine.call(endpoints.GET_CARD, deadline, item_id=item_id)
+        return await call(self._engine, endpoints.GET_CARD, deadline, item_id=item_id)
 
     async def start_purchase(
         self, pack_id: str, amount: int, user_id: str, *, deadline: float | None = None
@@ -220,8 +220,8 @@ class PhygitalsClient:
             AmountOutOfRange: The amount is above the pack's `max_per_mint`.
             PackNotFound: The pack id is unknown.
         """
-        return await self._engine.call(
-            endpoints.START_PURCHASE, deadline, pack_id=pack_id, amount=amount, user_id=user_id
+        return await call(
+            self._engine, endpoints.START_PURCHASE, deadline, pack_id=pack_id, amount=amount, user_id=user_id
         )
 
     async def get_purchase(self, session_id: str, *, deadline: float | None = None) -> Purchase | None:
@@ -236,7 +236,7 @@ class PhygitalsClient:
         Raises:
             TransactionFailed: The purchase failed; in sandbox, the session is unknown.
         """
-        return await self._engine.call(endpoints.GET_PURCHASE, deadline, session_id=session_id)
+        return await call(self._engine, endpoints.GET_PURCHASE, deadline, session_id=session_id)
 
     async def wait_for_purchase(self, session_id: str, *, deadline: float = 90.0, interval: float = 1.0) -> Purchase:
         """Poll a purchase until it is fulfilled, through passing failures, at growing and jittered intervals.
@@ -318,7 +318,7 @@ class PhygitalsClient:
             SellbackInProgress: Another sellback of this item is under way.
             TransactionFailed: The sellback failed.
         """
-        return await self._engine.call(endpoints.SELL_BACK, deadline, item_id=item_id)
+        return await call(self._engine, endpoints.SELL_BACK, deadline, item_id=item_id)
 
     async def quote_shipping(
         self, item_ids: Iterable[str], destination: Destination, *, deadline: float | None = None
@@ -336,7 +336,7 @@ class PhygitalsClient:
             ItemNotFound: An id is unknown or belongs to another partner's user.
             NothingShippable: None of the items can be shipped.
         """
-        return await self._engine.call(endpoints.QUOTE_SHIPPING, deadline, item_ids=item_ids, destination=destination)
+        return await call(self._engine, endpoints.QUOTE_SHIPPING, deadline, item_ids=item_ids, destination=destination)
 
     async def request_shipping(self, quote_id: str, *, deadline: float | None = None) -> ShippingRequest:
         """Ship the items of a quote. **Moves goods, bills the partner, cannot be cancelled** (API sheet, 2.10).
@@ -354,7 +354,7 @@ class PhygitalsClient:
             ItemAlreadyShipped: An item is locked in another order.
             ShippingRequestFailed: The vendor's reserved failure.
         """
-        return await self._engine.call(endpoints.REQUEST_SHIPPING, deadline, quote_id=quote_id)
+        return await call(self._engine, endpoints.REQUEST_SHIPPING, deadline, quote_id=quote_id)
 
     async def get_shipping_order(self, order_id: str, *, deadline: float | None = None) -> ShippingOrder:
         """Return where a shipping order stands (API sheet, 2.11).
@@ -366,7 +366,7 @@ class PhygitalsClient:
         Raises:
             OrderNotFound: Unknown, or another partner's.
         """
-        return await self._engine.call(endpoints.GET_SHIPPING_ORDER, deadline, order_id=order_id)
+        return await call(self._engine, endpoints.GET_SHIPPING_ORDER, deadline, order_id=order_id)
 
     def watch_order(
         self, order_id: str, *, interval: float = 60.0, deadline: float | None = None
@@ -405,7 +405,7 @@ class PhygitalsClient:
         Raises:
             UserNotFound: The user is unknown to this partner, or never bought.
         """
-        return await self._engine.call(endpoints.GET_INVENTORY, deadline, user_id=user_id)
+        return await call(self._engine, endpoints.GET_INVENTORY, deadline, user_id=user_id)
 
     def stream_inventories(
         self,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -12,10 +11,9 @@ import anyio
 import pytest
 import trio
 import trio.testing
-from attrs import define, field, frozen
-from hypothesis import given
-from hypothesis import strategies as st
+from attrs import define, field
 
+from calls.throttling_server import Bucket
 from phygitals_async import (
     Attempt,
     Call,
@@ -31,7 +29,6 @@ from phygitals_async import (
     Sandbox,
     UserNotFound,
 )
-from phygitals_async._calls.pacer import Pacer
 from phygitals_async.sandbox.options import RateLimit, TokenBucket
 from phygitals_transports import MemoryTransport
 
@@ -39,305 +36,9 @@ T = TypeVar("T")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def slot(pacer: Pacer, now: float) -> float:
-    """Take the next free moment, as whoever waits for it does."""
-    due = pacer.due(now)
-    assert pacer.take_if_free(due)
-    return due
-
-
 def simulate(main: Callable[[], Awaitable[T]]) -> T:
     """Run `main` in simulated time, which jumps to whatever is waited for."""
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-
-
-# --- the pacer by itself ----------------------------------------------------------------------------------------------
-
-
-def test_there_is_no_pace_before_the_first_429() -> None:
-    """Requests leave as they come."""
-    pacer = Pacer()
-    assert pacer.rate is None
-    assert [slot(pacer, 1.0) for _ in range(100)] == [1.0] * 100
-    pacer.accepted(1.0)
-    assert pacer.rate is None
-    assert pacer.take_if_free(1.0)
-
-
-def throttled(per_second: float = 50.0, *, at: float = 10.0, retry_after: float | None = None) -> Pacer:
-    """Return a pacer that met its first 429 at `at`, after a second of answers."""
-    pacer = Pacer()
-    for number in range(int(per_second)):
-        pacer.accepted(at - 1 + number / per_second)
-    assert pacer.throttled(at, at, retry_after)
-    return pacer
-
-
-def test_the_first_429_sets_the_rate_to_what_was_accepted() -> None:
-    """A little below it, so that the server's bucket fills again."""
-    assert throttled(50.0).rate == pytest.approx(50.0, rel=0.05)
-
-
-def test_a_429_to_the_very_first_request_gives_the_slowest_rate() -> None:
-    """Nothing is known of the server but that it refuses; the rate then grows with each answer."""
-    pacer = Pacer()
-    assert pacer.throttled(0.0, 0.0, None)
-    slowest = pacer.rate
-    assert slowest is not None
-    assert slowest > 0
-    now = 0.0
-    for _ in range(300):
-        now = slot(pacer, now)
-        pacer.accepted(now)
-    assert pacer.rate is not None
-    assert pacer.rate > 100
-    assert now < 20
-
-
-def test_slots_are_evenly_spaced_and_in_order() -> None:
-    """Calls that wait together do not wake up together."""
-    pacer = throttled(50.0)
-    assert pacer.rate is not None
-    slots = [slot(pacer, 10.0) for _ in range(20)]
-    assert slots[0] >= 10.0
-    gaps = [later - sooner for sooner, later in itertools.pairwise(slots)]
-    assert gaps == pytest.approx([1 / pacer.rate] * 19)
-
-
-def test_one_burst_of_429s_is_reacted_to_once() -> None:
-    """Requests that were on their way at the first 429 tell nothing new."""
-    pacer = throttled(50.0, at=10.0)
-    rate = pacer.rate
-    news = [pacer.throttled(10.0 + n / 1000, 9.9 + n / 1000, None) for n in range(100)]
-    assert not any(news)
-    assert pacer.rate == rate
-    assert pacer.throttled(11.0, 10.5, None)
-    assert pacer.rate != rate
-
-
-def test_a_429_of_the_same_burst_can_only_make_the_pause_longer() -> None:
-    """The longest `Retry-After` of a burst counts."""
-    pacer = throttled(50.0, at=10.0, retry_after=1.0)
-    assert not pacer.throttled(10.1, 9.9, 3.0)
-    assert not pacer.throttled(10.2, 9.9, 0.5)
-    assert not pacer.throttled(10.3, 9.9, None)
-    assert pacer.due(13.0) > 13.0
-    assert not (pacer.due(13.1) > 13.1)
-    assert slot(pacer, 10.3) == pytest.approx(13.1)
-
-
-def test_a_pause_overtakes_slots_given_before() -> None:
-    """Whoever wakes up inside a pause asks for a new slot."""
-    pacer = throttled(2.0, at=10.0)
-    taken = [slot(pacer, 10.0) for _ in range(4)]
-    assert pacer.throttled(10.5, 10.4, 60.0)
-    assert all(pacer.due(moment) > moment for moment in taken)
-    assert slot(pacer, taken[0]) == pytest.approx(70.5)
-    assert not pacer.take_if_free(70.4)
-
-
-def test_the_present_is_taken_once() -> None:
-    """A free moment goes to one caller."""
-    pacer = throttled(50.0, at=10.0)
-    later = slot(pacer, 10.0) + 1.0
-    assert pacer.take_if_free(later)
-    assert not pacer.take_if_free(later)
-    assert pacer.rate is not None
-    assert pacer.take_if_free(later + 1.01 / pacer.rate)
-
-
-def test_pauses_grow_while_nothing_is_accepted_and_start_again_after() -> None:
-    """Without Retry-After each further 429 doubles the pause, up to a few seconds."""
-    pacer = Pacer()
-    now, pauses = 0.0, []
-    for _ in range(12):
-        assert pacer.throttled(now, now, None)
-        resume = slot(pacer, now)
-        pauses.append(resume - now)
-        now = resume + 0.001
-    assert pauses == pytest.approx(sorted(pauses))
-    assert pauses[0] == pytest.approx(0.1)
-    assert pauses[-1] == pytest.approx(5.0)
-    pacer.accepted(now)
-    assert pacer.throttled(now + 1, now + 0.5, None)
-    assert slot(pacer, now + 1) - (now + 1) < 0.5
-
-
-def test_the_rate_recovers() -> None:
-    """A server that bears more than before is used again: the rate grows with every answer."""
-    pacer = throttled(20.0)
-    assert pacer.rate is not None
-    rates = [pacer.rate]
-    for number in range(1000):
-        pacer.accepted(11.0 + number / 50)
-        rates.append(pacer.rate)
-    assert rates == sorted(rates)
-    assert rates[-1] > 5 * rates[0]
-
-
-events = st.lists(
-    st.tuples(st.sampled_from(["slot", "take", "ok", "429"]), st.floats(0, 2), st.none() | st.floats(0, 20)),
-    max_size=200,
-)
-
-
-@given(events)
-def test_whatever_happens_slots_keep_their_order_and_the_rate_stays_positive(
-    happenings: list[tuple[str, float, float | None]],
-) -> None:
-    """No slot is in the past or in a pause; without a 429 between them, no two are closer than the rate says."""
-    pacer, now, last = Pacer(), 0.0, None
-    for what, passed, retry_after in happenings:
-        now += passed
-        if what == "slot":
-            taken = slot(pacer, now)
-            assert taken >= now
-            assert last is None or taken >= last
-            last = taken
-        elif what == "take":
-            free = pacer.due(now) == now
-            assert pacer.take_if_free(now) is free
-        elif what == "ok":
-            pacer.accepted(now)
-        else:
-            pacer.throttled(now, now - passed / 2, retry_after)
-            last = None
-        assert pacer.rate is None or 0 < pacer.rate < 1e7
-
-
-# --- against simulated servers ----------------------------------------------------------------------------------------
-
-
-@define
-class Bucket:
-    """A server's token bucket, in seconds of the simulation."""
-
-    per_second: float
-    tokens: float
-    burst: float
-    at: float = 0.0
-
-    def refuses_for(self, now: float) -> float | None:
-        """Take a token and return None, or return the seconds until there is one."""
-        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.per_second)
-        self.at = now
-        if self.tokens >= 1:
-            self.tokens -= 1
-            return None
-        return (1 - self.tokens) / self.per_second
-
-
-@frozen
-class Server:
-    """What a simulated server is like."""
-
-    per_second: float
-    burst: float
-    retry_after: bool
-    latency: float
-
-
-@define
-class Run:
-    """A bulk run as `FanOut` and `Admission` make it, without an event loop: only the pacer is real.
-
-    Attributes:
-        took: Seconds the run took.
-        requests: Requests sent.
-        refused: Those answered 429.
-    """
-
-    server: Server
-    keys: int
-    limit: int
-    took: float = 0.0
-    requests: int = 0
-    refused: int = 0
-    _events: list[tuple[float, int, str, float]] = field(factory=list)
-    _order: Iterator[int] = field(factory=itertools.count)
-
-    def __attrs_post_init__(self) -> None:
-        pacer = Pacer()
-        bucket = Bucket(self.server.per_second, self.server.burst, self.server.burst)
-        allowed, working, left = float(self.limit), 0, self.keys
-        done = 0
-        while done < self.keys:
-            while working < int(allowed) and left:
-                working, left = working + 1, left - 1
-                self._enter(pacer, self.took)
-            now, _, what, sent_at = heapq.heappop(self._events)
-            self.took = now
-            if what == "wake":
-                if not pacer.take_if_free(now):
-                    self._enter(pacer, now)
-                else:
-                    self._plan(now + self.server.latency / 2, "arrive", now)
-            elif what == "arrive":
-                self.requests += 1
-                wait = bucket.refuses_for(now)
-                if wait is None:
-                    self._plan(now + self.server.latency / 2, "ok", sent_at)
-                else:
-                    self.refused += 1
-                    # The vendor rounds up to whole seconds.
-                    self._plan(now + self.server.latency / 2, f"429 {int(wait) + 1}", sent_at)
-            elif what == "ok":
-                pacer.accepted(sent_at)
-                working, done = working - 1, done + 1
-                allowed = min(self.limit, allowed + 1 / allowed)
-            else:
-                asked = float(what.split()[1]) if self.server.retry_after else None
-                if pacer.throttled(now, sent_at, asked):
-                    allowed = max(1.0, allowed / 2)
-                self._enter(pacer, now)
-
-    def _enter(self, pacer: Pacer, now: float) -> None:
-        self._plan(pacer.due(now), "wake", now)
-
-    def _plan(self, at: float, what: str, sent_at: float) -> None:
-        heapq.heappush(self._events, (at, next(self._order), what, sent_at))
-
-    @property
-    def ideal(self) -> float:
-        """The least seconds any client could take."""
-        return max((self.keys - self.server.burst) / self.server.per_second, 0.0) + self.server.latency
-
-
-LATENCIES = [0.002, 0.01, 0.05, 0.2]
-
-
-@pytest.mark.parametrize("latency", LATENCIES)
-@pytest.mark.parametrize("retry_after", [True, False])
-def test_the_promise(latency: float, retry_after: bool) -> None:
-    """4,000 keys, 64 in flight, 200 a second: at most 1.25 times the ideal, and at most 5 % of the answers are 429."""
-    run = Run(Server(200, 200, retry_after, latency), keys=4000, limit=64)
-    assert run.took <= 1.25 * run.ideal
-    assert run.refused <= 0.05 * run.requests
-
-
-@pytest.mark.parametrize("per_second", [5, 20, 50, 200, 1000])
-@pytest.mark.parametrize("seconds_of_burst", [0.1, 1.0, 5.0])
-@pytest.mark.parametrize("retry_after", [True, False])
-@pytest.mark.parametrize("latency", [0.005, 0.1])
-def test_any_server_is_used_well(per_second: float, seconds_of_burst: float, retry_after: bool, latency: float) -> None:
-    """20 seconds' worth of keys take at most half as long again, or what latency alone makes of 64 in flight.
-
-    64 at once against a handful a second is the worst case: most of a short run is spent learning.
-    """
-    burst = max(1.0, per_second * seconds_of_burst)
-    run = Run(Server(per_second, burst, retry_after, latency), keys=min(int(20 * per_second), 5000), limit=64)
-    ideal = max(run.ideal, run.keys * latency / 64)
-    slow = per_second < 20
-    assert run.took <= (2.5 if slow else 1.5) * ideal + 3.0
-    assert run.refused <= 64 * (6 if slow else 3) + 0.05 * run.requests
-
-
-@pytest.mark.parametrize("limit", [1, 4, 16, 256])
-def test_any_limit_works(limit: int) -> None:
-    """One at a time, or more than the server bears at once."""
-    run = Run(Server(100, 100, retry_after=False, latency=0.02), keys=2000, limit=limit)
-    assert run.took <= 1.5 * max(run.ideal, 2000 * 0.02 / limit) + 3.0
-    assert run.refused <= limit + 0.25 * run.requests
 
 
 # --- calls, and bulk runs, in simulated time --------------------------------------------------------------------------
@@ -635,9 +336,9 @@ def test_slots_given_before_a_429_do_not_double_the_rate_after_it() -> None:
     assert seconds[0] <= 13, seconds
 
 
-def test_the_bucket_of_the_sandbox_is_the_one_simulated_here() -> None:
+def test_the_bucket_of_the_sandbox_is_the_one_simulated_for_the_pacer() -> None:
     """Both models refuse the same requests."""
-    mine = Bucket(10, 10, 10)
+    mine = Bucket(10, 10)
     theirs = TokenBucket(RateLimit(10), START)
     for number in range(500):
         at = number * 0.037
@@ -711,21 +412,3 @@ def test_a_pause_that_is_too_long_is_not_sat_out() -> None:
     failed, end = simulate(main)
     assert failed == 1000
     assert end - start < 100
-
-
-def test_the_rate_recovers_soon_from_a_time_in_which_nothing_was_accepted() -> None:
-    """An outage of pure 429s tells nothing of the rate that the server bears afterwards."""
-    pacer = Pacer()
-    now = 0.0
-    for _ in range(100):
-        pacer.accepted(now)
-        now += 0.01
-    for _ in range(8):
-        now = pacer.due(now)
-        pacer.throttled(now, now, None)
-        now += 0.01
-    assert pacer.rate is not None
-    before = pacer.rate
-    for _ in range(100):
-        pacer.accepted(now)
-    assert pacer.rate > before + 50

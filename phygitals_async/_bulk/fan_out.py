@@ -161,9 +161,9 @@ class FanOut(Generic[K, V]):
 
     async def aclose(self) -> None:
         """End the run, from any task: cancel its lookups, and wait until they have ended. Again, it does nothing."""
-        if self._entered:
-            await self._leave()
         self._entered = True
+        if self._workers.is_entered:
+            await self._leave()
 
     def __aiter__(self) -> Self:
         return self
@@ -171,7 +171,7 @@ class FanOut(Generic[K, V]):
     async def __anext__(self) -> Outcome[K, V]:
         workers = self._workers
         while not workers.ready:
-            if not workers.is_running:
+            if not workers.is_entered or not workers.tasks:
                 await self._raise_failure()
                 raise StopAsyncIteration
             await workers.wait_for_outcome()
@@ -191,19 +191,19 @@ class FanOut(Generic[K, V]):
             raise RuntimeError(msg)
         if bugs := self._bugs():
             raise _together(bugs)
-        if self._cut_short or self._workers.crash is not None:
+        if self._cut_short:
             msg = "the bulk run was left before all of its keys were looked up"
             raise RuntimeError(msg)
         self._workers.raise_source_failure()
 
     def _bugs(self) -> list[BaseException]:
         """Return what ended the run before its keys did."""
-        workers = self._workers
-        if workers.crash is not None and not workers.bugs:
+        tasks = self._workers.tasks
+        if tasks.crash is not None and not tasks.bugs:
             lost = RuntimeError("a lookup was cancelled from outside the bulk run, and its outcome is lost")
-            lost.__cause__ = workers.crash
-            workers.bugs.append(lost)
-        return workers.bugs
+            lost.__cause__ = tasks.crash
+            tasks.bugs.append(lost)
+        return tasks.bugs
 
     def _outcome(self, key: K, brought: Any, error: PhygitalsError | None) -> Outcome[K, V]:
         counts = self._workers.counts

@@ -1,14 +1,13 @@
-"""The tasks of a bulk run: they take keys, look them up, and set the outcomes out.
+"""The workers of a bulk run: they take keys, look them up, and set the outcomes out.
 
-A fixed number of workers pulls keys from one source, so neither keys nor outcomes pile up. They are nobody's children:
-the run starts them, cancels them and waits for their end, from whatever task it is entered, read and left.
+A fixed number of them pulls keys from one source, so neither keys nor outcomes pile up.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -17,6 +16,7 @@ import anyio.lowlevel
 from phygitals_async._api.operation import Effect
 from phygitals_async._bulk.keys import END, SKIPPED, End, Skipped, Source
 from phygitals_async._bulk.outages import Outages, Suspect
+from phygitals_async._bulk.tasks import Tasks
 from phygitals_async._calls.lookups import Counts, Lookup, current_lookup
 from phygitals_async._calls.verdicts import judge
 from phygitals_async._loop.contexts import in_context
@@ -42,10 +42,11 @@ class Workers(Generic[K]):
     Attributes:
         counts: Of the run.
         ready: Outcomes to be taken: a key, and what its lookup brought or failed with.
-        crash: What ended the run before its keys did, other than leaving it.
-        bugs: What lookups raised that is no error of this library.
+        tasks: The workers, and the feeder of an async source; to be had after `start`.
         is_entered: Whether it was started.
     """
+
+    tasks: Tasks
 
     def __init__(
         self,
@@ -60,8 +61,6 @@ class Workers(Generic[K]):
         self.counts = Counts()
         self.is_entered = False
         self.ready: deque[tuple[K, Any, PhygitalsError | None]] = deque()
-        self.crash: BaseException | None = None
-        self.bugs: list[BaseException] = []
         self._fetch = fetch
         self._drop = drop
         self._limit = limit
@@ -70,7 +69,6 @@ class Workers(Generic[K]):
         self._patience = patience
         self._source = Source(keys, distinct=distinct)
         self._outages: Outages[K] = Outages(patience)
-        self._tasks: dict[object, Callable[[], object]] = {}
         self._workers = 0
         self._number = 0
         self._pending = 0
@@ -78,32 +76,26 @@ class Workers(Generic[K]):
         self._again: deque[Suspect[K]] = deque()
         self._answered: list[K] = []
         self._ended_by: PhygitalsError | None = None
-        self._stopped = False
         self._probing = False
         self._outcome_ready = WaitQueue()
         self._key_ready = WaitQueue()
         self._room = WaitQueue()
         self._up_again = WaitQueue()
-        self._all_ended = WaitQueue()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether any task is left."""
-        return bool(self._tasks)
 
     @property
     def is_unfinished(self) -> bool:
         """Whether leaving now loses outcomes."""
-        return bool(self._tasks or self.ready)
+        return bool(self.tasks or self.ready)
 
     def start(self) -> None:
         """Start in the context of the task that runs now: the source is read in it, lookups in fresh copies of it."""
         self.is_entered = True
         self._loop: Loop = running_loop()
+        self.tasks = Tasks(self._loop, self._wake_all)
         self._source_context = copy_context()
         self._context = copy_context()
         if self._source.is_async:
-            self._start(self._feed, self._source_context)
+            self.tasks.start(self._feed, self._source_context)
         else:
             self._start_worker()
 
@@ -118,67 +110,32 @@ class Workers(Generic[K]):
         return self.ready.popleft()
 
     async def stop(self) -> None:
-        """Cancel all tasks, wait for their end, whatever is done to the task that waits, and close the source."""
-        self._stopped = True
-        for cancel in list(self._tasks.values()):
-            cancel()
-        cancelled: BaseException | None = None
-        while self._tasks:
-            try:
-                with anyio.CancelScope(shield=True):
-                    await self._all_ended.wait()
-            except anyio.get_cancelled_exc_class() as error:
-                cancelled = error
-        while self.ready:
-            _, brought, failure = self.ready.popleft()
-            if failure is None:
-                self._drop(brought)
-        self._source_context.run(self._source.close)
-        if cancelled is not None:
-            raise cancelled
+        """End all tasks, drop what nobody has taken, and close the source."""
+        try:
+            await self.tasks.stop()
+        finally:
+            while self.ready:
+                _, brought, failure = self.ready.popleft()
+                if failure is None:
+                    self._drop(brought)
+            self._source_context.run(self._source.close)
+
+    def _wake_all(self) -> None:
+        self._outcome_ready.notify_all()
+        self._key_ready.notify_all()
 
     def raise_source_failure(self) -> None:
         """Raise what reading the keys raised, once."""
         self._source.raise_failure()
 
-    def _start(self, work: Callable[[], Awaitable[None]], context: Context) -> None:
-        token = object()
-
-        async def guarded() -> None:
-            try:
-                await work()
-            except BaseException as crash:  # Cancellation too ends a run, and must not pass for its end.
-                self._note_crash(crash)
-                if isinstance(crash, (anyio.get_cancelled_exc_class(), KeyboardInterrupt, SystemExit)):
-                    raise
-
-        def ended() -> None:
-            del self._tasks[token]
-            self._outcome_ready.notify_all()
-            self._key_ready.notify_all()
-            if not self._tasks:
-                self._all_ended.notify_all()
-
-        self._tasks[token] = self._loop.spawn(guarded, context, ended)
-
     def _start_worker(self) -> None:
         self._workers += 1
-        self._start(self._work, self._context.copy())
-
-    def _note_crash(self, crash: BaseException) -> None:
-        if not isinstance(crash, anyio.get_cancelled_exc_class()):
-            self.bugs.append(crash)
-            logger.error("a bulk run failed with %s, which is raised where it is read or left", type(crash).__name__)
-        # Only the first ended the run: the others are the run being cancelled because of it, or being left.
-        if not self._stopped:
-            self._stopped, self.crash = True, crash
-            for cancel in list(self._tasks.values()):
-                cancel()
+        self.tasks.start(self._work, self._context.copy())
 
     async def _feed(self) -> None:
         """Read an async iterable, in one task: it may open scopes that no other task may leave."""
         try:
-            while not self._stopped:
+            while not self.tasks.stopping:
                 if self._outages.ongoing:
                     await self._up_again.wait()
                 elif self._pending >= self._most_pending or self._pending - len(self.ready) >= self._limit:
@@ -205,19 +162,15 @@ class Workers(Generic[K]):
 
     async def _next(self) -> Suspect[K] | End:
         """Return what to look up next, once the server is up and there is room for the outcome."""
-        while not self._stopped:
+        while not self.tasks.stopping:
             if self._outages.ongoing:
                 await self._sit_out()
             elif self._read:
                 return Suspect(self._read.popleft())
-            elif self._pending >= self._most_pending and (self._again or not self._source.is_async):
+            elif self._needs_room:
                 await self._wait_for_room()
             elif self._again:
-                self._pending += 1
-                suspect = self._again.popleft()
-                if self._again and self._workers < self._limit:
-                    self._start_worker()
-                return suspect
+                return self._take_again()
             elif self._source.is_async and not self._source.ended:
                 self._settle()
                 await self._key_ready.wait()
@@ -229,11 +182,23 @@ class Workers(Generic[K]):
                 return END
         return END
 
+    @property
+    def _needs_room(self) -> bool:
+        # What was fed has its room already.
+        return self._pending >= self._most_pending and (bool(self._again) or not self._source.is_async)
+
     async def _wait_for_room(self) -> None:
         await self._room.wait()
         if self._source.is_async and (not self._again or self._pending >= self._most_pending):
             # Another worker took what this one wanted the room for, or it was the feeder that was meant.
             self._room.notify()
+
+    def _take_again(self) -> Suspect[K]:
+        self._pending += 1
+        suspect = self._again.popleft()
+        if self._again and self._workers < self._limit:
+            self._start_worker()
+        return suspect
 
     def _take_key(self) -> K | End | Skipped:
         """Take a key from an iterable, and see that another worker takes the one after it."""
@@ -327,7 +292,7 @@ class Workers(Generic[K]):
             return
         self._probing = True
         try:
-            while self._outages.ongoing and not self._stopped:
+            while self._outages.ongoing and not self.tasks.stopping:
                 pause = self._outages.pause(self._loop.now())
                 if pause is None:
                     self._lose_patience()

@@ -18,6 +18,8 @@ from phygitals_async._loop.wait_queue import WaitQueue
 
 # The longest that a call gives way, in seconds, to an operation whose limit it may share.
 _COURTESY: Final = 5.0
+# Seconds that a server needs to have something left for one more call, however fast it was asked before.
+_SOUGHT: Final = 0.2
 
 
 class Priority(enum.IntEnum):
@@ -182,10 +184,11 @@ class Admission:
     def _first(self, now: float) -> tuple[float, _Waiter | None]:
         """Return who may leave now and goes first, or None and the moment when somebody may."""
         moment = math.inf
+        kept: Lane | None = None
         for priority in Priority:
             first: _Waiter | None = None
             for lane in self._lanes.values():
-                if not (queue := lane.waiting[priority]):
+                if not (queue := lane.waiting[priority]) or lane is kept:
                     continue
                 waiter = next(iter(queue))
                 due = self._due(lane, priority, waiter.arrived, now)
@@ -195,6 +198,11 @@ class Admission:
                     first = waiter
             if first is not None:
                 return now, first
+            # A moment that somebody more urgent waits for is not given away.
+            if kept is None and any(
+                lane.waiting[priority] and self._visited(lane, now) for lane in self._lanes.values()
+            ):
+                kept = self._host
         return moment, None
 
     def _due(self, lane: Lane, priority: Priority, arrived: float, now: float) -> float:
@@ -203,7 +211,12 @@ class Admission:
             return math.inf
         due = max(pacer.due(now), self._next)
         if (host := self._visited(lane, now)) is not None:
-            due = max(due, min(arrived + _COURTESY, host.pacer.spacing_due(now)))
+            free = host.pacer.spacing_due(now)
+            if priority is Priority.MONEY and host.pacer.rate is not None:
+                # It is not repeated after a 429: one moment more, in case the pace is a little too fast, and some time
+                # more while the pace is only being sought.
+                free += max(1 / host.pacer.rate, 0.0 if host.pacer.is_measured else _SOUGHT)
+            due = max(due, min(arrived + _COURTESY, free))
         return due
 
     def _visited(self, lane: Lane, now: float) -> Lane | None:

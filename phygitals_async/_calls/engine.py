@@ -7,10 +7,8 @@ from typing import TypeVar
 
 import anyio
 
-from phygitals_async._api.operation import Operation
 from phygitals_async._api.wire import Wire
 from phygitals_async._calls.admission import Admission
-from phygitals_async._calls.exchange import Exchange
 from phygitals_async._calls.retry import RetryBudget, RetryPolicy
 from phygitals_async._checks import check_count, check_rate, check_seconds
 from phygitals_async._loop.affinity import Affinity
@@ -53,11 +51,6 @@ class Engine:
         self.affinity = Affinity("this client")
         self.admission = Admission(self.max_in_flight, self.rate)
         self.deadlines = Deadlines()
-
-    async def call(self, operation: Operation[T], deadline: float | None, **arguments: object) -> T:
-        """Make one call and return its result, or raise the `PhygitalsError` that tells why not."""
-        exchange = await Exchange(self, operation, deadline, arguments).send()
-        return exchange.result()
 
     async def within(self, seconds: float, call: Callable[[], Awaitable[T]]) -> T:
         """Await something that makes calls, cancelling it after `seconds`.

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import logging
 import math
-import traceback
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
+from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from attrs import evolve
 
 from phygitals_async._api.operation import Operation
 from phygitals_async._calls.admission import Admission, Lane, Priority
+from phygitals_async._calls.endings import complete, note_unknown_outcome, unlisted, with_truth
+from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.lookups import current_lookup
 from phygitals_async._calls.verdicts import Verdict, judge
 from phygitals_async._checks import check_seconds
 from phygitals_async.errors import (
     ClientClosed,
     DeadlineExceeded,
-    DecodeError,
-    OutcomeUnknown,
     PhygitalsError,
     Sent,
     StatusError,
-    TransportError,
 )
 from phygitals_async.observer import Attempt, Call, logger
 from phygitals_async.transport import Delivery, Request, Response
-
-if TYPE_CHECKING:
-    from phygitals_async._calls.engine import Engine
 
 T = TypeVar("T")
 
 # The share of its deadline that a call that moves money or goods keeps for the answer.
 _RESERVED: Final = 0.25
+
+
+async def call(engine: Engine, operation: Operation[T], deadline: float | None, **arguments: object) -> T:
+    """Make one call and return its result, or raise the `PhygitalsError` that tells why not."""
+    exchange = await Exchange(engine, operation, deadline, arguments).send()
+    return exchange.result()
 
 
 class Exchange(Generic[T]):
@@ -43,29 +44,6 @@ class Exchange(Generic[T]):
     Whatever ends it ends it once: the observer is told, the error is complete, and what may have moved money or goods
     without an answer that tells comes out as `OutcomeUnknown`.
     """
-
-    __slots__ = (
-        "_admission",
-        "_arguments",
-        "_attempts",
-        "_call",
-        "_deadline",
-        "_delivery",
-        "_ends",
-        "_engine",
-        "_failures",
-        "_irreversible",
-        "_lane",
-        "_last",
-        "_limited_at",
-        "_lookup",
-        "_operation",
-        "_priority",
-        "_response",
-        "_seconds",
-        "_sent_at",
-        "_verdict",
-    )
 
     _admission: Admission
     _lane: Lane
@@ -103,7 +81,8 @@ class Exchange(Generic[T]):
         try:
             request = self._prepare()
             while True:
-                await self._enter()
+                if not self._enters_at_once():
+                    await self._enter()
                 try:
                     self._response = await self._attempt(request)
                 except PhygitalsError as error:
@@ -148,51 +127,36 @@ class Exchange(Generic[T]):
         """Complete the error that ends the call, or raise the `OutcomeUnknown` that it amounts to."""
         ended_by: PhygitalsError | None = None
         if isinstance(error, PhygitalsError):
-            error.describe(self._operation.name, self._arguments, self._attempts)
-            ended_by = self._unknown(error) if judge(error, self._operation.effect).leaves_open else error
+            ended_by = complete(error, self._operation, self._arguments, self._attempts)
         elif self._irreversible and self._delivery is not None and self._delivery.sent is not Sent.NEVER:
-            self._note(error)
+            note_unknown_outcome(error, self._operation)
         if self._engine.hooks is not None:
             self._engine.hooks.notify("finished", self._call, None if ended_by is None else type(ended_by))
-        if isinstance(ended_by, OutcomeUnknown):
+        if ended_by is not None and ended_by is not error:
             raise ended_by from error
 
-    def _unknown(self, error: PhygitalsError) -> OutcomeUnknown:
-        unknown = OutcomeUnknown(
-            f"this call {self._operation.effect.value}, and its outcome is unknown: {error.text}; "
-            "find out before calling it again",
-            readable=error.readable if isinstance(error, DecodeError) else None,
-            sent=error.sent,
-        )
-        unknown.describe(self._operation.name, self._arguments, self._attempts)
-        return unknown
-
-    def _note(self, error: BaseException) -> None:
-        """Tell with somebody else's exception that money or goods may have moved."""
-        name = self._operation.name
-        error.add_note(
-            f"{name} was under way, and {self._operation.effect.value}: "
-            "find out whether it did before calling it again (see OutcomeUnknown)"
-        )
-        logger.warning("%s: ended by %s, its outcome is unknown", name, type(error).__name__)
-
-    async def _enter(self) -> None:
-        """Wait for a place and for the moment to send; then the call's time runs, if it did not before."""
-        now = self._engine.affinity.now()
+    def _enters_at_once(self) -> bool:
+        """Enter if that takes no waiting, and say whether it did. The time of the call runs from the first try on."""
+        engine = self._engine
+        now = self._sent_at = engine.affinity.now()
+        # How long a lookup of a bulk run waits for its turn is the run's time, not the call's.
         if self._ends is None and self._priority is not Priority.BULK:
             self._ends = now + self._seconds
-        if not self._admission.enter_at_once(self._lane, self._priority, now):
-            self._check_open()
-            now = await self._wait_to_enter(now)
+        if engine.closed or not self._admission.enter_at_once(self._lane, self._priority, now):
+            return False
+        self._ends = now + self._seconds if self._ends is None else self._ends
+        return True
+
+    async def _enter(self) -> None:
+        """Wait for a place and for the moment to send."""
+        self._check_open()
+        now = self._sent_at = await self._wait_to_enter(self._sent_at)
         try:
             self._check_open()
         except ClientClosed:
             self._admission.leave(self._lane, self._priority)
             raise
-        if self._ends is None:
-            # How long a lookup of a bulk run waits for its first turn is the run's time, not the call's.
-            self._ends = now + self._seconds
-        self._sent_at = now
+        self._ends = now + self._seconds if self._ends is None else self._ends
 
     async def _wait_to_enter(self, now: float) -> float:
         admission, engine = self._admission, self._engine
@@ -245,9 +209,9 @@ class Exchange(Generic[T]):
             response = await engine.deadlines.within(limit, engine.transport.send, request)
             engine.wire.check_status(self._operation, self._arguments, response)
         except PhygitalsError as error:
-            failure = error if response is not None else _with_truth(error, request.delivery)
+            failure = error if response is not None else with_truth(error, request.delivery)
         except Exception as error:  # noqa: BLE001 - the contract of `Transport`: it must not cost a purchase its truth.
-            failure = _unlisted(error, request.delivery)
+            failure = unlisted(error, request.delivery)
         finally:
             self._judge(response, failure)
             if engine.hooks is not None or logger.isEnabledFor(logging.DEBUG):
@@ -315,7 +279,7 @@ class Exchange(Generic[T]):
             raise error
 
     def _wait_as_long_as_the_run(self, now: float) -> None:
-        """Let the time of a lookup of a bulk run begin anew with its next turn, within the run's patience."""
+        """Let the time of a lookup of a bulk run begin with its next turn, within the run's patience."""
         if self._lookup is not None and self._priority is Priority.BULK:
             self._limited_at = now if self._limited_at is None else self._limited_at
             if now - self._limited_at < self._lookup.patience:
@@ -325,22 +289,3 @@ class Exchange(Generic[T]):
 def _asked(error: PhygitalsError) -> float | None:
     """Return the seconds that the server asked to wait, if it did."""
     return error.retry_after if isinstance(error, StatusError) else None
-
-
-def _with_truth(error: PhygitalsError, delivery: Delivery) -> PhygitalsError:
-    """Let the error say of the sending what the code that would have sent knows, where that code says something."""
-    if delivery.started:
-        error.sent = Sent.UNKNOWN if error.sent is Sent.NEVER else error.sent
-    elif isinstance(error, TransportError) and delivery.sent is Sent.NEVER:
-        error.sent = Sent.NEVER
-    return error
-
-
-def _unlisted(error: Exception, delivery: Delivery) -> TransportError:
-    name = type(error).__name__
-    # The places alone: its text may hold headers, and the key with them.
-    places = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("the transport raised %s, which no transport may raise; from:\n%s", name, places)
-    failure = TransportError(f"the transport failed: {name}")
-    failure.sent = delivery.sent
-    return failure

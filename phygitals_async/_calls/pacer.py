@@ -24,9 +24,10 @@ _FIRST_WINDOW: Final = 4
 _FIRST_PAUSE: Final = 0.2
 _PAUSE_FACTOR: Final = 4.0
 _LONGEST_PAUSE: Final = 5.0
-# Requests a second while nothing at all is known, and the least there ever are.
+# Requests a second while nothing at all is known, and the least there are until a limit of, say, 10 a minute is known.
 _FIRST_RATE: Final = 1.0
 _SLOWEST: Final = 0.5
+_SLOWEST_MEASURED: Final = 0.1
 # Whoever wakes up late catches up this much, in seconds, less one interval: slow servers have small buckets.
 _SLACK: Final = 0.05
 # A burst shorter than this (seconds) says nothing of a rate; one that took longer than a second does.
@@ -56,10 +57,8 @@ _ENOUGH: Final = 8
 # A 429 in doubt costs its share of the answers, but at most so much; a measure this close to the rate raises no doubt.
 _MOST_CUT: Final = 0.3
 _NO_DOUBT: Final = 0.97
-# Two measures agree if they differ by 2 %, and two requests in counting, but never by more than 6 %.
-_SAME: Final = 0.02
-_SAME_COUNT: Final = 2
-_SAME_AT_MOST: Final = 0.06
+# Two measures agree if they differ by no more than this, which is what counting a few dozen requests can make them.
+_SAME: Final = 0.06
 
 
 class _Ledger:
@@ -126,7 +125,7 @@ class Pacer:
         self._last_take = self._last_accepted = -math.inf
         self._is_held_back = True  # Whether the pace is what limits the client.
         self._reacted_at = -math.inf
-        self._refusals = 0
+        self._own_pause = _FIRST_PAUSE
         self._ledger = _Ledger()
         self._first_burst = self._ended = _Ledger()  # The stretches before the first 429, and before the last.
         self._is_burst_open = False  # Whether there was a 429 that nothing has been learnt from yet.
@@ -172,7 +171,7 @@ class Pacer:
 
     def accepted(self, now: float, sent_at: float) -> None:
         """Count an answer, which came at `now`, that was no 429."""
-        self._refusals = 0
+        self._own_pause = _FIRST_PAUSE
         if sent_at <= self._reacted_at:
             if self._is_burst_open:
                 self._ended.add(sent_at)
@@ -202,11 +201,9 @@ class Pacer:
         if self._rate == math.inf:
             self._rate, self.window = _FIRST_RATE, math.inf
             self._first_burst = self._ledger
-        pause = min(_FIRST_PAUSE * _PAUSE_FACTOR**self._refusals, _LONGEST_PAUSE)
-        if retry_after is not None:
-            pause = max(retry_after, _FIRST_PAUSE)
+        pause = self._own_pause if retry_after is None else max(retry_after, _FIRST_PAUSE)
         self.resumes = max(self.resumes, now + pause)
-        self._refusals += 1
+        self._own_pause = min(self._own_pause * _PAUSE_FACTOR, _LONGEST_PAUSE)
         self._credit = 0
         self._ended, self._ledger = self._ledger, _Ledger()
         self._refused_at, self._reacted_at, self._is_burst_open = sent_at, now, True
@@ -241,16 +238,15 @@ class Pacer:
         if not self._is_burst_open or now < self.resumes:
             return
         self._is_burst_open = False
-        emptied_at = max([self._refused_at, *self._ended.marks])
         if self._ended is self._first_burst:
             self._begin(self._ended)
         elif self._ended.count:
-            self._measure(self._ended, emptied_at)
+            self._measure(self._ended)
         else:
             self._rate = max(self._rate / 2, _SLOWEST)
             self._phase, self.is_measured = _Phase.SEEKING, False
-        if self._ended.count or self._emptied_at is None:
-            self._emptied_at = emptied_at
+        self._emptied_at = self._refused_at
+        # The first answer after a pause counts as a long time, and adds the most that one may.
         self._base, self._busy, self._last_accepted = self._rate, 0.0, -math.inf
         self._next = max(self.resumes, self._reacted_at + 1 / self._rate)
 
@@ -265,15 +261,15 @@ class Pacer:
         else:
             self._rate = max(_SEEK_BUCKETS * burst.bucket(burst.count / (took + _SHORT))[0], _FIRST_RATE)
 
-    def _measure(self, stretch: _Ledger, emptied_at: float) -> None:
+    def _measure(self, stretch: _Ledger) -> None:
         """Learn from what was accepted between two 429s."""
         count = stretch.count
         # Whatever the bucket, it was empty at both 429s: so many came in meanwhile, or more if it was full in between.
-        least = 0.0 if self._emptied_at is None else count / (emptied_at - self._emptied_at)
-        measured = max(self._fit(stretch, least, max(self._rate, least)), _SLOWEST)
+        least = 0.0 if self._emptied_at is None else count / (self._refused_at - self._emptied_at)
+        measured = max(self._fit(stretch, least, max(self._rate, least)), _SLOWEST_MEASURED)
         # How many requests the measure rests on: all, if they cannot have found the bucket full.
         rests_on = count if count <= self._bucket else stretch.bucket(measured)[1] - self._bucket
-        is_same = abs(measured - self._last_measure) <= measured * min(_SAME + _SAME_COUNT / count, _SAME_AT_MOST)
+        is_same = abs(measured - self._last_measure) <= measured * _SAME
         self._last_measure = measured
         in_doubt = self._rate_in_doubt(count)
         if measured < _NO_DOUBT * in_doubt and not is_same:
@@ -283,7 +279,7 @@ class Pacer:
             self._doubles_after = max(_DOUBLES_AFTER, _DOUBLES_AFTER_REQUESTS / measured)
         else:
             self._rate, self._phase = max(measured * (1 - 0.5 / (rests_on + 1)), _SLOWEST), _Phase.PROBING
-        self._credit = self._spare(min(self._bucket, self._rate * (self.resumes - emptied_at), count))
+        self._credit = self._spare(min(self._bucket, self._rate * (self.resumes - self._refused_at)))
 
     def _fit(self, stretch: _Ledger, low: float, high: float) -> float:
         """Return the lowest rate at which the known bucket, or the one of the first burst, suffices for a stretch."""
@@ -297,6 +293,6 @@ class Pacer:
     def _rate_in_doubt(self, count: int) -> float:
         """Return what to go down to if the last 429 contradicts what is known."""
         if self._phase is _Phase.SEEKING:
-            # Nothing is known; unless the bucket was full when this began, every measure is better than none.
+            # Every measure is better than none, unless all that was accepted may have been in the bucket.
             return 0.0 if self._emptied_at is not None else self._rate / 2
         return min(self._rate, _RISEN * self._base) * (1 - min(1 / count, _MOST_CUT))

@@ -46,7 +46,7 @@ class Affinity:
             msg = f"{self._owner} is in use by another event loop; make one for each loop"
             raise ConfigurationError(msg)
         self._runtime, self._process = runtime, os.getpid()
-        # A loop of asyncio is asked itself: anyio finds out anew which loop it is each time. But where it only hosts
+        # A loop of asyncio is asked itself: anyio finds out each time which loop it is. But where it only hosts
         # trio, it is trio's clock that everything here sleeps by.
         self.now = anyio.current_time if current_task() is None else runtime.time
         return True

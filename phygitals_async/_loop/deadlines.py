@@ -59,7 +59,7 @@ class Deadlines:
                 raise
             if task.cancelling() - 1 > cancelled_before:
                 # An anyio scope around the call ended in the same turn, and this cancellation overwrote its message:
-                # let anyio cancel anew, or it would take the cancellation for somebody else's.
+                # let anyio cancel again, or it would take the cancellation for somebody else's.
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 raise
         finally:

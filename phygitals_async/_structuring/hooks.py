@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Callable
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -31,7 +31,8 @@ from phygitals_async._structuring.scalars import (
     structure_decimal,
     structure_literal,
 )
-from phygitals_async.models.fields import NULLABLE, OpenEnum, instant, number, optional_number
+from phygitals_async._structuring.unstructuring import register_unstructure_hooks
+from phygitals_async.models.fields import instant, number, optional_number
 
 _LOOSE = (
     list,
@@ -90,9 +91,7 @@ def register_hooks(converter: Converter) -> None:
     converter.register_structure_hook_factory(_is_sequence, _structure_sequence)
     converter.register_structure_hook_factory(_is_object, _structure_object)
     converter.register_structure_hook_factory(attrs.has, _structure_attrs)
-    converter.register_unstructure_hook(Decimal, _unstructure_decimal)
-    converter.register_unstructure_hook(datetime, _unstructure_datetime)
-    converter.register_unstructure_hook_factory(attrs.has, _unstructure_attrs)
+    register_unstructure_hooks(converter)
 
 
 def _is_a(base: type) -> Callable[[Any], bool]:
@@ -267,43 +266,6 @@ def _is_filled_by_name(cls: Any, converter: Converter) -> bool:
             for a in attrs.fields(cls)
         )
     )
-
-
-def _unstructure_attrs(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:
-    """Write every field but the optional ones that hold their default itself: those the answer did not have."""
-    attrs.resolve_types(typing.get_origin(cls) or cls)
-    fields = [
-        (a.name, attrs.NOTHING if a.metadata == NULLABLE else a.default, _unstructure_hook(a.type, converter))
-        for a in attrs.fields(cls)
-    ]
-
-    def unstructure(instance: Any) -> dict[str, Any]:
-        plain = {}
-        for name, default, hook in fields:
-            value = getattr(instance, name)
-            if value is not default:
-                plain[name] = hook(value)
-        return plain
-
-    return unstructure
-
-
-def _unstructure_hook(cls: Any, converter: Converter) -> Callable[[Any], Any]:
-    # cattrs takes an enum of texts for a text, and would leave its members in the plain values.
-    if any(isinstance(member, type) and issubclass(member, OpenEnum) for member in (cls, *typing.get_args(cls))):
-        return lambda value: value.value if isinstance(value, OpenEnum) else value
-    return converter.get_unstructure_hook(cls)
-
-
-def _unstructure_decimal(value: Decimal) -> float | str:
-    """Write a JSON number, or, where a float would lose digits, the numeric string the API also uses."""
-    number = float(value)
-    return number if Decimal(repr(number)) == value else str(value)
-
-
-def _unstructure_datetime(value: datetime) -> str:
-    precision = "microseconds" if value.microsecond % 1000 else "milliseconds"
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
 def type_name(cls: Any) -> str:

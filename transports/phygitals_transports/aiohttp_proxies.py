@@ -13,7 +13,7 @@ from phygitals_async.transport import Delivery
 def proxy_for(url: URL, delivery: Delivery) -> URL | None:
     """Return the proxy for a request to `url`, or None for a direct connection.
 
-    `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, in upper or lower case, are read anew each time; on Windows and macOS
+    `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, in upper or lower case, are read each time; on Windows and macOS
     the system's settings count where the variables are missing.
 
     Raises:

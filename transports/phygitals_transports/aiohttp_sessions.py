@@ -20,7 +20,7 @@ _INHERITED: Final[list[Any]] = []
 
 
 class OwnSession:
-    """A session that is made on first use, and made anew when its event loop is over or the process was forked.
+    """A session that is made on first use, and once more when its event loop is over or the process was forked.
 
     It is closed by `aclose()`; else together with its loop, as `asyncio.run` ends it; else when nobody holds this any
     more or the interpreter exits, and then without a word of aiohttp's: the client says that it was forgotten.

@@ -370,6 +370,63 @@ async def test_a_429_carries_the_wait(headers: dict[str, str], seconds: float | 
     assert far.retry_after > 10**9
 
 
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Sat, 18 Apr 2026 12:00:00 GMT", 30.0),
+        ("Sat, 18 Apr 2026 12:00:29 GMT", 1.0),
+        ("Sat, 18 Apr 2026 12:00:31 GMT", 0.0),
+        ("Sat, 18 Apr 2026 14:00:00 +0200", 30.0),
+    ],
+)
+@pytest.mark.parametrize("name", ["date", "Date"])
+async def test_a_date_to_retry_after_is_the_servers(name: str, date: str, seconds: float) -> None:
+    """It is compared with the answer's own `Date`, however wrong this machine's clock is."""
+    error = await _refused(429, b"", {"retry-after": "Sat, 18 Apr 2026 12:00:30 GMT", name: date})
+    assert error.retry_after == seconds
+
+
+@pytest.mark.parametrize("headers", [{}, {"date": "yesterday"}])
+async def test_without_a_date_of_the_servers_this_machines_clock_counts(headers: dict[str, str]) -> None:
+    """A moment long ago is over, and one far ahead is far ahead."""
+    past = await _refused(429, b"", {"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT", **headers})
+    assert past.retry_after == 0.0
+    future = await _refused(429, b"", {"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT", **headers})
+    assert future.retry_after is not None
+    assert future.retry_after > 10**9
+
+
+# The answer to another question
+
+
+@pytest.mark.parametrize("user_id", ["user_abc124", "User_abc123", "user_abc123 ", ""])
+async def test_an_inventory_of_somebody_else_is_refused(user_id: str) -> None:
+    """A confused connection, proxy or cache may bring one; it is not shown as the one asked for."""
+    error = await _undecodable(json.dumps({"user_id": user_id, "items": []}).encode())
+    assert error.summary == "the answer to another question"
+    assert error.problems == ("$.user_id: not the one asked for",)
+    assert (error.status, error.attempts, error.sent) == (200, 1, Sent.YES)
+
+
+async def test_an_order_of_somebody_else_is_refused() -> None:
+    """As an inventory is; the order asked for is returned."""
+    body = fixture_bytes("ship-order.json")
+    async with PhygitalsClient(MemoryTransport(lambda _: Response(200, {}, body)), api_key=KEY, retry=ONCE) as api:
+        assert (await api.get_shipping_order("order_123")).order_id == "order_123"
+        with pytest.raises(DecodeError, match=r"the answer to another question; \$\.order_id: not the one asked for"):
+            await api.get_shipping_order("order_124")
+
+
+async def test_a_hook_that_changes_the_id_changes_no_verdict() -> None:
+    """It is the answer's own id that counts: what a caller makes of it is the caller's."""
+    converter = build_converter()
+    converter.register_structure_hook(str, lambda value, _: value.upper())
+    body = b'{"user_id": "user_abc123", "items": []}'
+    transport = MemoryTransport(lambda _: Response(200, {}, body))
+    async with PhygitalsClient(transport, api_key=KEY, retry=ONCE, converter=converter) as api:
+        assert (await api.get_inventory("user_abc123")).user_id == "USER_ABC123"
+
+
 # 2xx bodies that are no inventory
 
 

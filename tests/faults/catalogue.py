@@ -499,7 +499,7 @@ _CONNECTING: Final = (
         name="refused", family="connecting", setting=refused, expects=frozenset({"ConnectError"}), script=Script(),
     ),
     Fault(
-        name="connect stalls, short connect timeout", family="connecting", setting=full_backlog(0.05),
+        name="connect stalls, short connect timeout", family="connecting", setting=full_backlog(0.5),
         expects=frozenset({"ConnectError"}), script=Script(),
     ),
     Fault(

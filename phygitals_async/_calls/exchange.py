@@ -230,7 +230,7 @@ class Exchange(Generic[T]):
         if lookup is not None:
             lookup.counts.attempts += 1
             if self._irreversible:
-                lookup.may_repeat = False
+                lookup.note_irreversible()
         left = cast("float", self._ends) - self._sent_at
         # What moves money or goods is not cut short: its outcome would be unknown for nothing.
         limit = left if self._irreversible else min(left, engine.attempt_timeout)

@@ -115,7 +115,7 @@ def test_a_bulk_run_is_nearly_as_fast_as_the_server_allows(
     """A bucket of 20 at 200/s: every user is found, in little more than the ideal time, with few 429s."""
 
     async def main() -> None:
-        server = Server(Bucket(200, 20, at=anyio.current_time()), retry_after=retry_after)
+        server = Server(Bucket(200, 20, at=anyio.current_time()), retry_after=retry_after, latency=0.004)
         took, found, progress = await refresh(client(server), users)
         assert found == users
         assert took <= ratio * (users - 20) / 200
@@ -198,7 +198,7 @@ def test_a_server_that_only_refuses_is_asked_seldom_and_not_for_ever() -> None:
         start = anyio.current_time()
         batch = await api.get_inventories(ids(40), limit=16, patience=60)
         assert len(batch.failed) == 40
-        assert anyio.current_time() - start < 200
+        assert anyio.current_time() - start < 600
         assert server.statuses.total() < 300
 
     run_virtually(main)

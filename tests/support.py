@@ -8,12 +8,21 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from phygitals_async import Request, Response, RetryPolicy
+import pytest
 
+from phygitals_async import Request, Response, RetryPolicy
+from virtual import backend_options
+
+# For tests of asyncio's own ways, in virtual time; beside `pytest.mark.anyio`.
+ON_VIRTUAL_ASYNCIO: Final = pytest.mark.parametrize(
+    "anyio_backend", [("asyncio", backend_options("asyncio"))], ids=["asyncio"]
+)
 # For tests of a single attempt: nothing is repeated.
 ONCE: Final = RetryPolicy(retries=0)
 
-FIXTURES = Path(__file__).parent / "fixtures"
+TESTS: Final = Path(__file__).parent
+ROOT: Final = TESTS.parent
+FIXTURES: Final = TESTS / "fixtures"
 
 
 def fixture_bytes(name: str) -> bytes:

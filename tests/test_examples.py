@@ -6,14 +6,14 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from phygitals_async import Sandbox
 from phygitals_transports.aiohttp_server import serve
+from support import ROOT
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "lifecycle.py"
+EXAMPLE = ROOT / "examples" / "lifecycle.py"
 
 
 def run(**variables: str) -> subprocess.CompletedProcess[str]:

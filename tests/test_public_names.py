@@ -17,8 +17,8 @@ import pytest
 import phygitals_async
 import phygitals_transports
 from phygitals_async import models
+from support import ROOT
 
-ROOT = Path(__file__).parent.parent
 CORE = Path(phygitals_async.__file__).parent
 
 

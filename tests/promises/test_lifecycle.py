@@ -40,6 +40,9 @@ from phygitals_async import (
 from phygitals_transports import AiohttpTransport, GuardedConnector, MemoryTransport
 from phygitals_transports.aiohttp_server import serve
 from support import empty_inventories
+from virtual import virtual_backend
+
+anyio_backend = virtual_backend
 
 EMPTY = Response(200, {"content-type": "application/json"}, b'{"user_id":"u","items":[]}')
 

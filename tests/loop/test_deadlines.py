@@ -29,7 +29,10 @@ from phygitals_async import (
 )
 from phygitals_async._loop.deadlines import Deadlines
 from phygitals_transports import MemoryTransport
-from support import noting
+from support import ON_VIRTUAL_ASYNCIO, noting
+from virtual import virtual_backend
+
+anyio_backend = virtual_backend
 
 TINY = 0.001
 NO_SECONDS: list[Any] = [0, 0.0, -1, math.nan, math.inf, -math.inf, True, "3", 3j]
@@ -198,7 +201,8 @@ async def test_an_outer_timeout_of_anyio_wins() -> None:
     assert server.waiting == server.let_go
 
 
-@pytest.mark.asyncio
+@ON_VIRTUAL_ASYNCIO
+@pytest.mark.anyio
 async def test_an_outer_timeout_of_asyncio_wins() -> None:
     """`asyncio.timeout` around a call raises its own `TimeoutError`, and the task is not left half cancelled."""
     server = Stuck("u")
@@ -213,7 +217,8 @@ async def test_an_outer_timeout_of_asyncio_wins() -> None:
     assert task.cancelling() == 0
 
 
-@pytest.mark.asyncio
+@ON_VIRTUAL_ASYNCIO
+@pytest.mark.anyio
 async def test_a_passed_deadline_inside_a_longer_outer_timeout() -> None:
     """The shorter, inner deadline leaves the outer timeout alone."""
     server = Stuck("u")
@@ -225,7 +230,8 @@ async def test_a_passed_deadline_inside_a_longer_outer_timeout() -> None:
     check_exceeded(caught.value, server)
 
 
-@pytest.mark.asyncio
+@ON_VIRTUAL_ASYNCIO
+@pytest.mark.anyio
 async def test_task_cancel_is_no_deadline() -> None:
     """`task.cancel()` of a call raises `CancelledError`, even if the transport is slow to let go."""
 
@@ -302,7 +308,8 @@ def test_trio_as_a_guest_of_asyncio() -> None:
     assert server.waiting == server.let_go
 
 
-@pytest.mark.asyncio
+@ON_VIRTUAL_ASYNCIO
+@pytest.mark.anyio
 async def test_one_timer_serves_awaits_of_every_length() -> None:
     """Each ends at its own time, whatever order they came in, and none is cancelled twice."""
     deadlines = Deadlines()

@@ -31,6 +31,9 @@ from phygitals_async._calls.lookups import Counts
 from phygitals_async.opentelemetry import OpenTelemetryObserver
 from phygitals_transports import MemoryTransport
 from support import empty_inventories, inventory_of
+from virtual import virtual_backend
+
+anyio_backend = virtual_backend
 
 INVENTORY = inventory_of("user_traced")
 

@@ -36,6 +36,9 @@ from phygitals_async import (
 )
 from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_transports import AiohttpTransport, MemoryTransport
+from virtual import virtual_backend
+
+anyio_backend = virtual_backend
 
 _KEY = "sandbox-batch"
 _ONCE = RetryPolicy(retries=0)

@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
@@ -30,8 +29,8 @@ from phygitals_async import Destination, ItemSource, PhygitalsClient, Sandbox
 from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_transports import MemoryTransport
 from phygitals_transports.aiohttp_server import serve
+from support import ROOT
 
-ROOT: Final = Path(__file__).parent.parent
 DOCUMENT: Final = ROOT / "docs" / "openapi.json"
 HEADERS: Final = {"X-API-Key": "sandbox-test"}
 EXAMPLES: Final = 12

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import pickle
-import selectors
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from phygitals_async import (
     AuthenticationError,
@@ -51,6 +48,7 @@ from phygitals_async.sandbox.options import SandboxOptions
 from phygitals_transports import MemoryTransport
 from phygitals_transports.memory import Handler
 from support import ONCE, fixture_bytes, fixture_json, noting
+from virtual import virtual_backend
 
 KEY = "sandbox-0123456789"
 CONVERTER = build_converter()
@@ -70,38 +68,7 @@ STAGES: Final = [
 Answer = Response | PhygitalsError
 
 
-class _Selector(selectors.DefaultSelector):
-    """Spends no time: what would be waited for is added to its clock."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return what is ready, moving the clock where nothing is."""
-        ready = super().select(0 if timeout is not None else None)
-        self.now += 0.0 if ready else timeout or 0.0
-        return ready
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    """An asyncio event loop on which no time passes but the time slept, as trio has with its `MockClock`."""
-
-    def __init__(self) -> None:
-        self._clock = _Selector()
-        super().__init__(self._clock)
-
-    def time(self) -> float:
-        """Return the time on the selector's clock."""
-        return self._clock.now
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Run each anyio test on both event loops, and on time that jumps."""
-    if request.param == "asyncio":
-        return "asyncio", {"loop_factory": _Loop}
-    return "trio", {"clock": MockClock(autojump_threshold=0)}
+anyio_backend = virtual_backend
 
 
 def _error(status: int, text: str) -> Response:

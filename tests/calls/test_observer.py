@@ -34,6 +34,9 @@ from phygitals_async import (
 from phygitals_async._calls import exchange as exchange_module
 from phygitals_transports import MemoryTransport
 from support import empty_inventories, inventory_of
+from virtual import virtual_backend
+
+anyio_backend = virtual_backend
 
 KEY = "sandbox-observed-key"
 USER = "user_observed_17"

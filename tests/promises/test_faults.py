@@ -11,9 +11,9 @@ import pytest
 
 from faults.catalogue import FAULTS, Fault
 from faults.cells import examine, groups
+from support import ROOT, TESTS
 
-TESTS: Final = Path(__file__).parent
-GUIDE: Final = TESTS.parent / "docs" / "reliability.md"
+GUIDE: Final = ROOT / "docs" / "reliability.md"
 
 
 @pytest.mark.asyncio
@@ -42,12 +42,12 @@ def test_the_guide_names_tests_that_exist() -> None:
     text = GUIDE.read_text()
     files = re.findall(r"`(tests/[\w/]+\.py)`", text)
     assert files
-    assert [name for name in files if not (TESTS.parent / name).is_file()] == []
-    defined = {file.name: _tests_in(file) for file in TESTS.rglob("test_*.py")}
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+    defined = {str(file.relative_to(TESTS)): _tests_in(file) for file in TESTS.rglob("test_*.py")}
     bare = re.findall(r"`(test_\w+)`", text)
     assert len(bare) > 15
     assert sorted(set(bare) - set().union(*defined.values())) == []
-    within = re.findall(r"`(?:transports/)?(test_\w+\.py)::(test_\w+)`", text)
+    within = re.findall(r"`([\w/]*test_\w+\.py)::(test_\w+)`", text)
     assert within
     assert [(file, name) for file, name in within if name not in defined.get(file, ())] == []
 

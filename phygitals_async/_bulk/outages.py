@@ -34,7 +34,7 @@ class Suspect(Generic[K]):
 
     Attributes:
         key: The key.
-        tries: How often it failed, other than by a limit or during an outage.
+        tries: How often it failed, other than by a limit, since the last outage that was one.
         since: When it first failed, in seconds; None for a key that never did.
         error: How it failed last.
         seen: The number of the last lookup that had started by then.
@@ -92,7 +92,7 @@ class Outages(Generic[K]):
         if is_limit:
             self.begin(now)
             return
-        suspect.tries += not self.ongoing
+        suspect.tries += 1
         self._in_a_row += 1
         if self._in_a_row >= _OUTAGE:
             self.begin(now)
@@ -129,6 +129,8 @@ class Outages(Generic[K]):
         innocent = self.ongoing and self._in_vain
         again_at_most = _MOST_TRIES if self.ongoing or self.may_be_hiccup else 1
         self.ongoing, self._in_a_row = False, 0
+        # What the server asked for was for that key alone, or is over.
+        self._not_before = 0.0
         again: list[Suspect[K]] = []
         failed: list[Suspect[K]] = []
         for suspect in older:
@@ -137,7 +139,7 @@ class Outages(Generic[K]):
         return again, failed
 
     def take_all(self) -> list[Suspect[K]]:
-        """Return every suspect, and keep none."""
+        """Return every suspect, and keep none. That shows nothing of the server: what is in a row goes on."""
         suspects, self.suspects = list(self.suspects), deque()
-        self.ongoing, self._in_a_row = False, 0
+        self.ongoing = False
         return suspects

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextvars import copy_context
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -17,15 +17,26 @@ from phygitals_async._api.operation import Effect
 from phygitals_async._bulk.keys import END, SKIPPED, End, Skipped, Source
 from phygitals_async._bulk.outages import Outages, Suspect
 from phygitals_async._bulk.tasks import Tasks
-from phygitals_async._calls.lookups import Counts, Lookup, current_lookup
+from phygitals_async._calls.lookups import Counts, Lookup, Run, current_lookup
 from phygitals_async._calls.verdicts import judge
 from phygitals_async._loop.contexts import in_context
 from phygitals_async._loop.loops import Loop, running_loop
 from phygitals_async._loop.wait_queue import WaitQueue
-from phygitals_async.errors import AuthenticationError, NotAttempted, PhygitalsError, Sent, StatusError
+from phygitals_async.errors import (
+    AuthenticationError,
+    ClientClosed,
+    NotAttempted,
+    OutcomeUnknown,
+    PhygitalsError,
+    Sent,
+    StatusError,
+)
 from phygitals_async.observer import logger
 
 K = TypeVar("K")
+
+# Seconds that the next key may be in coming before suspects are seen to without it.
+_GRACE: Final = 0.2
 
 
 class Workers(Generic[K]):
@@ -59,6 +70,7 @@ class Workers(Generic[K]):
         drop: Callable[[Any], None],
     ) -> None:
         self.counts = Counts()
+        self._run = Run(self.counts, patience)
         self.is_entered = False
         self.ready: deque[tuple[K, Any, PhygitalsError | None]] = deque()
         self._fetch = fetch
@@ -94,6 +106,7 @@ class Workers(Generic[K]):
         self.tasks = Tasks(self._loop, self._wake_all)
         self._source_context = copy_context()
         self._context = copy_context()
+        self._outer = current_lookup.get()
         if self._source.is_async:
             self.tasks.start(self._feed, self._source_context)
         else:
@@ -156,7 +169,8 @@ class Workers(Generic[K]):
                 if self._ended_by is None:
                     await self._look_up(suspect)
                 else:
-                    self._put(suspect.key, None, _not_attempted(self._ended_by))
+                    # One that was to be tried again has an error of its own.
+                    self._put(suspect.key, None, suspect.error or _not_attempted(self._ended_by))
         finally:
             self._workers -= 1
 
@@ -172,8 +186,7 @@ class Workers(Generic[K]):
             elif self._again:
                 return self._take_again()
             elif self._source.is_async and not self._source.ended:
-                self._settle()
-                await self._key_ready.wait()
+                await self._wait_for_key()
             elif (key := self._take_key()) is SKIPPED:
                 await anyio.lowlevel.checkpoint()
             elif key is not END:
@@ -200,6 +213,16 @@ class Workers(Generic[K]):
             self._start_worker()
         return suspect
 
+    async def _wait_for_key(self) -> None:
+        if not self._outages.suspects or self.counts.in_flight:
+            await self._key_ready.wait()
+            return
+        # The next key would show whose fault it was. But it may be long in coming.
+        with anyio.move_on_after(_GRACE) as scope:
+            await self._key_ready.wait()
+        if scope.cancelled_caught:
+            self._settle()
+
     def _take_key(self) -> K | End | Skipped:
         """Take a key from an iterable, and see that another worker takes the one after it."""
         key = self._source_context.run(self._source.take)
@@ -210,7 +233,7 @@ class Workers(Generic[K]):
         return key
 
     async def _look_up(self, suspect: Suspect[K]) -> None:
-        lookup = Lookup(self.counts, self._patience)
+        lookup = Lookup(self._run, self._outer)
         self._number += 1
         number = self._number
         brought: Any = None
@@ -227,9 +250,11 @@ class Workers(Generic[K]):
         elif error is not None and self._is_set_aside(suspect, lookup, error):
             return
         self._put(suspect.key, brought, error)
-        if error is None or error.sent is Sent.YES:
+        if _is_answer(error):
             if lookup.may_repeat:
                 self._answered = [suspect.key]
+            self._note_answer(number)
+        elif isinstance(error, ClientClosed):
             self._note_answer(number)
 
     def _fetch_in_context(self, lookup: Lookup, key: K) -> Awaitable[Any]:
@@ -279,7 +304,8 @@ class Workers(Generic[K]):
         """
         if not self._outages.suspects or self.counts.in_flight:
             return False
-        if self._answered and self._outages.may_be_hiccup and self._ended_by is None:
+        worth_it = self._outages.may_be_hiccup or not self._source.ended
+        if self._answered and worth_it and self._ended_by is None:
             self._outages.begin(self._loop.now())
             return True
         self._give_up(self._outages.take_all())
@@ -309,25 +335,44 @@ class Workers(Generic[K]):
             self._up_again.notify_all()
 
     async def _probe(self) -> None:
-        """Look up a key that was answered before, or else one that failed, to see whether the server is up."""
+        """Look up a key that was answered before, or else another, to see whether the server is up."""
         if not self._answered:
-            suspect = self._outages.suspects.popleft()
-            self._pending += 1
-            await self._look_up(suspect)
-            if self._outages.ongoing:
-                self._outages.probed_in_vain()
+            await self._probe_with(self._unanswered())
             return
         self._number += 1
         number = self._number
+        error: PhygitalsError | None = None
         try:
-            self._drop(await self._fetch_in_context(Lookup(self.counts, self._patience), self._answered[0]))
-        except PhygitalsError as error:
-            if isinstance(error, AuthenticationError):
-                self._end_by(error)
-            if error.sent is not Sent.YES or judge(error, Effect.READS).may_pass:
-                self._outages.probed_in_vain()
-                return
-        self._note_answer(number)
+            lookup = Lookup(self._run, self._outer)
+            self._drop(await self._fetch_in_context(lookup, self._answered[0]))
+        except PhygitalsError as failure:
+            error = failure
+        if isinstance(error, AuthenticationError):
+            self._end_by(error)
+        if _is_answer(error) or isinstance(error, ClientClosed):
+            self._note_answer(number)
+        else:
+            self._outages.probed_in_vain()
+
+    async def _probe_with(self, suspect: Suspect[K] | None) -> None:
+        if suspect is None:
+            # All of them have been given up, each with its own error.
+            self._outages.take_all()
+            return
+        await self._look_up(suspect)
+        if self._outages.ongoing:
+            self._outages.probed_in_vain()
+
+    def _unanswered(self) -> Suspect[K] | None:
+        """Return a new key, which says more than one that has failed, or such a one, if there is any."""
+        if self._read:
+            return Suspect(self._read.popleft())
+        if not self._source.is_async and (key := self._take_key()) is not END and key is not SKIPPED:
+            return Suspect(key)
+        if not self._outages.suspects:
+            return None
+        self._pending += 1
+        return self._outages.suspects.popleft()
 
     def _lose_patience(self) -> None:
         suspects = self._outages.take_all()
@@ -337,8 +382,18 @@ class Workers(Generic[K]):
     def _end_by(self, error: PhygitalsError) -> None:
         """Attempt no further key."""
         self._ended_by = self._ended_by or error
+        self._run.end()
         self._give_up(self._outages.take_all())
         self._up_again.notify_all()
+
+
+def _is_answer(error: PhygitalsError | None) -> bool:
+    """Whether a lookup that ended so shows that the server is up."""
+    if error is None:
+        return True
+    if error.sent is not Sent.YES or isinstance(error, OutcomeUnknown):
+        return False
+    return not judge(error, Effect.READS).may_pass
 
 
 def _not_attempted(because: PhygitalsError) -> NotAttempted:

@@ -169,9 +169,9 @@ class Admission:
             self._host = lane
         return lane.pacer.throttled(now, sent_at, retry_after)
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, at_least: float = -math.inf) -> None:
         """Admit everybody who may leave now, and set the timer for the next moment."""
-        now = self._loop.now()
+        now = max(self._loop.now(), at_least)
         moment = math.inf
         while self._waiting and self.in_flight < self._limit:
             moment, waiter = self._first(now)
@@ -212,10 +212,9 @@ class Admission:
         due = max(pacer.due(now), self._next)
         if (host := self._visited(lane, now)) is not None:
             free = host.pacer.spacing_due(now)
-            if priority is Priority.MONEY and host.pacer.rate is not None:
-                # It is not repeated after a 429: one moment more, in case the pace is a little too fast, and some time
-                # more while the pace is only being sought.
-                free += max(1 / host.pacer.rate, 0.0 if host.pacer.is_measured else _SOUGHT)
+            if priority is Priority.MONEY and host.pacer.rate is not None and not host.pacer.is_measured:
+                # It is not repeated after a 429, and the pace that is being sought may be too fast.
+                free += max(1 / host.pacer.rate, _SOUGHT)
             due = max(due, min(arrived + _COURTESY, free))
         return due
 
@@ -253,5 +252,6 @@ class Admission:
             self._stop_timer = self._loop.call_at(rings, self._ring)
 
     def _ring(self) -> None:
-        self._stop_timer, self._rings = None, math.inf
-        self._dispatch()
+        # A timer may ring a little early.
+        rung, self._stop_timer, self._rings = self._rings, None, math.inf
+        self._dispatch(rung)

@@ -13,12 +13,13 @@ from phygitals_async._api.operation import Operation
 from phygitals_async._calls.admission import Admission, Lane, Priority
 from phygitals_async._calls.endings import complete, note_unknown_outcome, unlisted, with_truth
 from phygitals_async._calls.engine import Engine
-from phygitals_async._calls.lookups import current_lookup
+from phygitals_async._calls.lookups import Run, current_lookup
 from phygitals_async._calls.verdicts import Verdict, judge
 from phygitals_async._checks import check_seconds
 from phygitals_async.errors import (
     ClientClosed,
     DeadlineExceeded,
+    NotAttempted,
     PhygitalsError,
     Sent,
     StatusError,
@@ -160,8 +161,8 @@ class Exchange(Generic[T]):
 
     async def _wait_to_enter(self, now: float) -> float:
         admission, engine = self._admission, self._engine
-        if self._ends is None:
-            await admission.enter(self._lane, self._priority)
+        if self._ends is None and self._lookup is not None:
+            await self._wait_with_the_run(self._lookup.run)
             return engine.affinity.now()
         latest = self._latest
         try:
@@ -175,6 +176,13 @@ class Exchange(Generic[T]):
         except DeadlineExceeded:
             pass
         raise DeadlineExceeded.while_waiting(self._seconds, self._last) from self._last
+
+    async def _wait_with_the_run(self, run: Run) -> None:
+        """Wait for the turn of a lookup of a bulk run for as long as the run goes on."""
+        with run.while_it_goes_on():
+            await self._admission.enter(self._lane, self._priority)
+            return
+        raise self._last or NotAttempted("not tried: the bulk run ended before its turn")
 
     @property
     def _latest(self) -> float:
@@ -197,9 +205,9 @@ class Exchange(Generic[T]):
         if self._call is not None:
             self._call.attempts = self._attempts
         if lookup is not None:
-            lookup.counts.attempts += 1
+            lookup.run.counts.attempts += 1
             if self._irreversible:
-                lookup.may_repeat = False
+                lookup.note_irreversible()
         left = cast("float", self._ends) - self._sent_at
         # What moves money or goods is not cut short: its outcome would be unknown for nothing.
         limit = left if self._irreversible else min(left, engine.attempt_timeout)
@@ -242,7 +250,7 @@ class Exchange(Generic[T]):
         shared = self._verdict.is_limit and not self._irreversible
         news = self._admission.throttled(self._lane, now, self._sent_at, bounded, is_shared=shared)
         if news and self._lookup is not None:
-            self._lookup.counts.throttled += 1
+            self._lookup.run.counts.throttled += 1
 
     def _report(self, request: Request, response: Response | None, failure: PhygitalsError | None) -> None:
         attempt = Attempt(
@@ -282,7 +290,7 @@ class Exchange(Generic[T]):
         """Let the time of a lookup of a bulk run begin with its next turn, within the run's patience."""
         if self._lookup is not None and self._priority is Priority.BULK:
             self._limited_at = now if self._limited_at is None else self._limited_at
-            if now - self._limited_at < self._lookup.patience:
+            if now - self._limited_at < self._lookup.run.patience:
                 self._ends = None
 
 

@@ -267,6 +267,10 @@ class Pacer:
         # Whatever the bucket, it was empty at both 429s: so many came in meanwhile, or more if it was full in between.
         least = 0.0 if self._emptied_at is None else count / (self._refused_at - self._emptied_at)
         measured = max(self._fit(stretch, least, max(self._rate, least)), _SLOWEST_MEASURED)
+        if self._emptied_at is None and count <= self._bucket:
+            # The bucket was full and let them all in, which says nothing of the rate.
+            self._rate, self._phase = max(self._rate / 2, _SLOWEST), _Phase.PROBING
+            return
         # How many requests the measure rests on: all, if they cannot have found the bucket full.
         rests_on = count if count <= self._bucket else stretch.bucket(measured)[1] - self._bucket
         is_same = abs(measured - self._last_measure) <= measured * _SAME

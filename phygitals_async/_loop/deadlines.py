@@ -91,8 +91,9 @@ class Deadlines:
         self._timer, self._rings = loop.call_at(rings, self._ring, loop), rings
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A timer may ring a little early.
+        now = max(loop.time(), self._rings)
         self._timer, self._rings = None, math.inf
-        now = loop.time()
         for watch in self._watches:
             if watch.expired:
                 continue

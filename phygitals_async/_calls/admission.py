@@ -20,6 +20,8 @@ from phygitals_async._loop.wait_queue import WaitQueue
 _COURTESY: Final = 5.0
 # Seconds that a server needs to have something left for one more call, however fast it was asked before.
 _SOUGHT: Final = 0.2
+# Seconds that whoever was woken late catches up, where moments are closer together than that.
+_SLACK: Final = 0.05
 
 
 class Priority(enum.IntEnum):
@@ -236,7 +238,7 @@ class Admission:
         lane.bulk_in_flight += priority is Priority.BULK
         lane.pacer.take(now)
         if self._interval:
-            self._next = max(self._next, now - self._interval) + self._interval
+            self._next = max(self._next, now - max(_SLACK - self._interval, 0.0)) + self._interval
         if (host := self._visited(lane, now)) is not None:
             host.pacer.take(now)
         lane.last_used = now

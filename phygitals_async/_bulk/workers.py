@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
@@ -37,6 +37,9 @@ K = TypeVar("K")
 
 # Seconds that the next key may be in coming before suspects are seen to without it.
 _GRACE: Final = 0.2
+
+# The runs, outermost first, whose lookups or sources the code that runs now is part of.
+_within: Final[ContextVar[tuple[Workers[Any], ...]]] = ContextVar("within", default=())
 
 
 class Workers(Generic[K]):
@@ -113,6 +116,8 @@ class Workers(Generic[K]):
         self._loop: Loop = running_loop()
         self._source_context = copy_context()
         self._context = copy_context()
+        for context in (self._source_context, self._context):
+            context.run(_within.set, (*_within.get(), self))
         self._outer = current_lookup.get()
         if self._source.is_async:
             self._start(self._feed, self._source_context)
@@ -130,10 +135,16 @@ class Workers(Generic[K]):
         return self.ready.popleft()
 
     async def stop(self) -> None:
-        """Cancel all tasks, wait for their end, whatever is done to the task that waits, and close the source."""
+        """Cancel all tasks, wait for their end, whatever is done to the task that waits, and close the source.
+
+        A lookup or the source that ends its own run is cancelled with the others, and whoever leaves the run waits.
+        """
         self._stopped = True
         for cancel in list(self._tasks.values()):
             cancel()
+        if self in _within.get():
+            await anyio.lowlevel.checkpoint()
+            return
         cancelled: BaseException | None = None
         while self._tasks:
             try:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextvars import Context
+from contextvars import Context, ContextVar
+from typing import Final
 
 import anyio
+import anyio.lowlevel
 
 from phygitals_async._loop.loops import Loop
 from phygitals_async._loop.wait_queue import WaitQueue
 from phygitals_async.observer import logger
+
+# In whose work a piece of code runs.
+_within: Final[ContextVar[tuple[Tasks, ...]]] = ContextVar("within", default=())
 
 
 class Tasks:
@@ -58,11 +63,18 @@ class Tasks:
 
         self._cancel[token] = self._loop.spawn(guarded, context, ended)
 
+    def mark(self, context: Context) -> None:
+        """Mark a context as one that these tasks work in."""
+        context.run(_within.set, (*_within.get(), self))
+
     async def stop(self) -> None:
-        """Cancel them, and wait for their end, whatever is done to the task that waits."""
+        """Cancel them, and wait for their end, whatever is done to the task that waits, unless it is one of them."""
         self.stopping = True
         for cancel in list(self._cancel.values()):
             cancel()
+        if self in _within.get():
+            await anyio.lowlevel.checkpoint()
+            return
         cancelled: BaseException | None = None
         while self._cancel:
             try:

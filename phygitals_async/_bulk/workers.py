@@ -106,6 +106,8 @@ class Workers(Generic[K]):
         self.tasks = Tasks(self._loop, self._wake_all)
         self._source_context = copy_context()
         self._context = copy_context()
+        for context in (self._source_context, self._context):
+            self.tasks.mark(context)
         self._outer = current_lookup.get()
         if self._source.is_async:
             self.tasks.start(self._feed, self._source_context)
@@ -123,15 +125,19 @@ class Workers(Generic[K]):
         return self.ready.popleft()
 
     async def stop(self) -> None:
-        """End all tasks, drop what nobody has taken, and close the source."""
+        """End all tasks, drop what nobody has taken, and close the source.
+
+        A lookup or the source that ends its own run is cancelled with the others, and whoever leaves the run waits.
+        """
         try:
             await self.tasks.stop()
         finally:
-            while self.ready:
-                _, brought, failure = self.ready.popleft()
-                if failure is None:
-                    self._drop(brought)
-            self._source_context.run(self._source.close)
+            if not self.tasks:
+                while self.ready:
+                    _, brought, failure = self.ready.popleft()
+                    if failure is None:
+                        self._drop(brought)
+                self._source_context.run(self._source.close)
 
     def _wake_all(self) -> None:
         self._outcome_ready.notify_all()

@@ -31,7 +31,7 @@ class Loop(Protocol):
         """Start a task that is nobody's child, and return what cancels it; call `ended` once it is over.
 
         No scope of the task that runs now reaches into it. Whoever starts it owns it, and sees to its end; it must
-        raise nothing but its cancellation.
+        raise nothing but its cancellation, and what is to end the program once it has told its owner.
         """
         ...
 
@@ -57,13 +57,19 @@ class _Asyncio:
         scope = anyio.CancelScope()
 
         async def run() -> None:
-            try:
-                with scope:
-                    await work()
-            finally:
-                ended()
+            with scope:
+                await work()
 
         task = self._loop.create_task(run(), context=context)
+
+        def done(task: asyncio.Task[None]) -> None:
+            if not task.cancelled():
+                # Who spawned it knows of it: asyncio need not say that nobody asked for it.
+                task.exception()
+            ended()
+
+        # A loop that ends cancels tasks also before their first step: none of their own code runs then.
+        task.add_done_callback(done)
         # The loop alone does not keep a task alive.
         return functools.partial(_cancel, scope, task)
 
@@ -94,6 +100,9 @@ class _Trio:
             try:
                 with scope:
                     await work()
+            except (KeyboardInterrupt, SystemExit):
+                # Trio would take it for an error of its own, and say nothing else. The owner was told.
+                pass
             finally:
                 ended()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -241,10 +243,10 @@ async def test_cancelling_very_many_costs_each_the_same() -> None:
     """Those in the middle of the line too: nobody searches it."""
     door = Door(Admission(1, None))
     assert door.enter_at_once()
-    looked_at = 0
+    looked_at = before = 0
 
-    class Counting(type(door.lane.waiting[SINGLE])):  # type: ignore[misc]
-        def __iter__(self) -> object:
+    class Counting(OrderedDict[Any, None]):
+        def __iter__(self) -> Iterator[Any]:
             nonlocal looked_at
             looked_at += 1
             return super().__iter__()

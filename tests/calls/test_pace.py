@@ -441,4 +441,5 @@ def test_a_pace_that_is_set_holds(backend: str) -> None:
                 group.start_soon(api.get_inventory, "u")
 
     run_virtually(main, backend)
-    assert asked[-1] - asked[0] == pytest.approx(0.29, abs=0.02)
+    # Whoever was woken late may catch up 50 ms.
+    assert 0.24 <= asked[-1] - asked[0] <= 0.30

@@ -140,8 +140,9 @@ class Exchange(Generic[T]):
         """Enter if that takes no waiting, and say whether it did. The time of the call runs from the first try on."""
         engine = self._engine
         now = self._sent_at = engine.affinity.now()
-        # How long a lookup of a bulk run waits for its turn is the run's time, not the call's.
-        if self._ends is None and self._priority is not Priority.BULK:
+        # How long a lookup of a bulk run waits for its turn is the run's time, not the call's, if the run has patience.
+        patient = self._lookup is not None and self._lookup.run.patience > 0
+        if self._ends is None and not (patient and self._priority is Priority.BULK):
             self._ends = now + self._seconds
         if engine.closed or not self._admission.enter_at_once(self._lane, self._priority, now):
             return False

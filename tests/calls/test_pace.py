@@ -13,6 +13,7 @@ import pytest
 
 from calls.throttling_server import Bucket, FixedWindow, Limit, Unlimited
 from phygitals_async import (
+    DeadlineExceeded,
     Failed,
     Found,
     PhygitalsClient,
@@ -222,6 +223,22 @@ def test_a_pause_longer_than_the_deadline_costs_no_key(is_async: bool) -> None:
         keys = source() if is_async else ids(100)
         async with client(handler).stream_inventories(keys, limit=4, deadline=5.0) as outcomes:
             assert sum([isinstance(outcome, Found) async for outcome in outcomes]) == 100
+
+    run_virtually(main)
+
+
+def test_a_run_without_patience_does_not_wait_for_a_pause() -> None:
+    """Its lookups have the deadline of any call, from the start."""
+    answers = iter([Response(429, {"retry-after": "15"}, b"{}")])
+
+    async def main() -> None:
+        api = client(lambda request: next(answers, None) or inventory(request), retry=RetryPolicy(retries=0))
+        with pytest.raises(RateLimited):
+            await api.get_inventory("u")
+        start = anyio.current_time()
+        batch = await api.get_inventories(ids(3), deadline=5.0, patience=0)
+        assert [type(outcome.error) for outcome in batch.failed] == [DeadlineExceeded] * 3
+        assert anyio.current_time() == start
 
     run_virtually(main)
 

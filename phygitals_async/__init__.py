@@ -196,9 +196,8 @@ _MODULES: typing.Final = (
 
 def __getattr__(name: str) -> typing.Any:
     if name in __all__:
-        for module in _MODULES:
-            if (value := getattr(importlib.import_module(f"{__name__}.{module}"), name, None)) is not None:
-                return globals().setdefault(name, value)
+        modules = (importlib.import_module(f"{__name__}.{module}") for module in _MODULES)
+        return globals().setdefault(name, next(getattr(module, name) for module in modules if hasattr(module, name)))
     if name == "__version__":
         return importlib.import_module(f"{__name__}.version").version()
     msg = f"module {__name__!r} has no attribute {name!r}"

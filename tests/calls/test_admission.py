@@ -11,6 +11,8 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+import trio
+import trio.testing
 
 from phygitals_async import (
     ConfigurationError,
@@ -527,3 +529,30 @@ async def test_a_place_handed_over_at_the_very_end_of_the_deadline_is_not_used()
     assert errors[0].sent is Sent.NEVER
     assert posts == 0
     assert api._engine.admission.in_flight == 0
+
+
+def test_a_place_that_comes_with_the_end_of_the_deadline_is_given_back() -> None:
+    """Where a busy loop brings both at once, nothing is sent: no time is left to wait for an answer."""
+    transport = MemoryTransport(answer)
+    clock = trio.testing.MockClock(autojump_threshold=0.01)
+
+    async def main() -> None:
+        api = PhygitalsClient(transport, api_key="sandbox-test", max_in_flight=1)
+        await api.start_purchase("p", 1, "u")
+        door = Door(api._engine.admission)
+        assert door.enter_at_once()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def call() -> None:
+                with pytest.raises(DeadlineExceeded) as caught:
+                    await api.start_purchase("p", 1, "u", deadline=5.0)
+                assert caught.value.sent is Sent.NEVER
+
+            await trio.testing.wait_all_tasks_blocked()
+            door.leave()
+            clock.jump(10.0)
+        assert api._engine.admission.in_flight == 0
+
+    trio.run(main, clock=clock)
+    assert len(transport.sent) == 1

@@ -34,6 +34,14 @@ from phygitals_async import (
 from phygitals_transports import MemoryTransport
 from virtual import VirtualLoop, no_task_left, run_virtually, settle, virtual_backend
 
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Let what a test leaves to the garbage collector be collected here, and not in the middle of something else."""
+    yield
+    gc.collect()
+
+
 K = TypeVar("K")
 V = TypeVar("V")
 

@@ -212,7 +212,7 @@ class Admission:
         if priority is Priority.BULK and lane.bulk_in_flight >= pacer.window:
             return math.inf
         due = max(pacer.due(now), self._next)
-        if (host := self._visited(lane, now)) is not None:
+        if self._host is not None and (host := self._visited(lane, now)) is not None:
             free = host.pacer.spacing_due(now)
             if priority is Priority.MONEY and host.pacer.rate is not None and not host.pacer.is_measured:
                 # It is not repeated after a 429, and the pace that is being sought may be too fast.
@@ -239,7 +239,7 @@ class Admission:
         lane.pacer.take(now)
         if self._interval:
             self._next = max(self._next, now - max(_SLACK - self._interval, 0.0)) + self._interval
-        if (host := self._visited(lane, now)) is not None:
+        if self._host is not None and (host := self._visited(lane, now)) is not None:
             host.pacer.take(now)
         lane.last_used = now
 

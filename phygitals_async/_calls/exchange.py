@@ -52,6 +52,13 @@ class Exchange(Generic[T]):
     _seconds: float
     _sent_at: float
     _verdict: Verdict
+    _attempts = 0
+    _failures = 0
+    _call: Call | None = None
+    _delivery: Delivery | None = None
+    _ends: float | None = None
+    _limited_at: float | None = None
+    _last: PhygitalsError | None = None
 
     def __init__(
         self, engine: Engine, operation: Operation[T], deadline: float | None, arguments: Mapping[str, Any]
@@ -62,13 +69,6 @@ class Exchange(Generic[T]):
         self._arguments = arguments
         self._irreversible = operation.effect.is_irreversible
         self._lookup = current_lookup.get()
-        self._attempts = 0
-        self._call: Call | None = None
-        self._delivery: Delivery | None = None
-        self._ends: float | None = None
-        self._failures = 0
-        self._limited_at: float | None = None
-        self._last: PhygitalsError | None = None
         if self._irreversible:
             self._priority = Priority.MONEY
         else:

@@ -58,6 +58,7 @@ class _Waiter:
     arrived: float
     number: int
     admitted: Event
+    admitted_at: float = math.inf
 
 
 class Admission:
@@ -123,8 +124,8 @@ class Admission:
         self._count_in(lane, priority, now)
         return True
 
-    async def enter(self, lane: Lane, priority: Priority) -> None:
-        """Wait for a place and for the moment to send. Whoever entered must `leave`."""
+    async def enter(self, lane: Lane, priority: Priority) -> float:
+        """Wait for a place and for the moment to send, and return that moment. Whoever entered must `leave`."""
         if self._event is None:
             self._loop, self._event = running_loop(), event_class()
         self._arrivals += 1
@@ -141,6 +142,7 @@ class Admission:
                 del lane.waiting[priority][waiter]
                 self._waiting -= 1
             raise
+        return waiter.admitted_at
 
     def leave(self, lane: Lane, priority: Priority) -> None:
         """Give the place to whoever is next."""
@@ -230,7 +232,8 @@ class Admission:
     def _admit(self, waiter: _Waiter, now: float | None = None) -> None:
         del waiter.lane.waiting[waiter.priority][waiter]
         self._waiting -= 1
-        self._count_in(waiter.lane, waiter.priority, self._loop.now() if now is None else now)
+        waiter.admitted_at = self._loop.now() if now is None else now
+        self._count_in(waiter.lane, waiter.priority, waiter.admitted_at)
         waiter.admitted.set()
 
     def _count_in(self, lane: Lane, priority: Priority, now: float) -> None:

@@ -50,6 +50,7 @@ class Exchange(Generic[T]):
     _lane: Lane
     _response: Response
     _seconds: float
+    _admitted_at: float
     _sent_at: float
     _verdict: Verdict
     _attempts = 0
@@ -139,7 +140,7 @@ class Exchange(Generic[T]):
     def _enters_at_once(self) -> bool:
         """Enter if that takes no waiting, and say whether it did. The time of the call runs from the first try on."""
         engine = self._engine
-        now = self._sent_at = engine.affinity.now()
+        now = self._admitted_at = self._sent_at = engine.affinity.now()
         # How long a lookup of a bulk run waits for its turn is the run's time, not the call's, if the run has patience.
         patient = self._lookup is not None and self._lookup.run.patience > 0
         if self._ends is None and not (patient and self._priority is Priority.BULK):
@@ -163,13 +164,14 @@ class Exchange(Generic[T]):
     async def _wait_to_enter(self, now: float) -> float:
         admission, engine = self._admission, self._engine
         if self._ends is None and self._lookup is not None:
-            await self._wait_with_the_run(self._lookup.run)
+            self._admitted_at = await self._wait_with_the_run(self._lookup.run)
             return engine.affinity.now()
         latest = self._latest
         try:
             # A pause that outlasts the deadline is not worth waiting for.
             if admission.due(self._lane, now) < latest:
-                await engine.deadlines.within(latest - now, admission.enter, self._lane, self._priority)
+                admitted = engine.deadlines.within(latest - now, admission.enter, self._lane, self._priority)
+                self._admitted_at = await admitted
                 now = engine.affinity.now()
                 if now < latest:
                     return now
@@ -178,11 +180,10 @@ class Exchange(Generic[T]):
             pass
         raise DeadlineExceeded.while_waiting(self._seconds, self._last) from self._last
 
-    async def _wait_with_the_run(self, run: Run) -> None:
+    async def _wait_with_the_run(self, run: Run) -> float:
         """Wait for the turn of a lookup of a bulk run for as long as the run goes on."""
         with run.while_it_goes_on():
-            await self._admission.enter(self._lane, self._priority)
-            return
+            return await self._admission.enter(self._lane, self._priority)
         raise self._last or NotAttempted("not tried: the bulk run ended before its turn")
 
     @property
@@ -230,7 +231,7 @@ class Exchange(Generic[T]):
         return response
 
     def _judge(self, response: Response | None, failure: PhygitalsError | None) -> None:
-        """Take what came of an attempt into account, before its place goes to the next."""
+        """Take what came of an attempt, admitted before or after a 429, into account; then its place may go on."""
         now = self._engine.affinity.now()
         if failure is not None:
             verdict = self._verdict = judge(failure, self._operation.effect)
@@ -239,7 +240,7 @@ class Exchange(Generic[T]):
                 return
         if response is not None:
             self._lane.answered = True
-            self._lane.pacer.accepted(now, self._sent_at)
+            self._lane.pacer.accepted(now, self._admitted_at)
             # A 5xx does not show that the server is up.
             if failure is None or not self._verdict.may_pass:
                 self._engine.budget.give_back()
@@ -249,7 +250,7 @@ class Exchange(Generic[T]):
         bounded = None if asked is None else min(asked, self._engine.retry.longest)
         # The limit of calls that move money or goods is never taken for the reads'.
         shared = self._verdict.is_limit and not self._irreversible
-        news = self._admission.throttled(self._lane, now, self._sent_at, bounded, is_shared=shared)
+        news = self._admission.throttled(self._lane, now, self._admitted_at, bounded, is_shared=shared)
         if news and self._lookup is not None:
             self._lookup.run.counts.throttled += 1
 
@@ -262,8 +263,7 @@ class Exchange(Generic[T]):
             seconds=self._engine.affinity.now() - self._sent_at,
         )
         outcome = attempt.status or ("cancelled" if failure is None else type(failure).__name__)
-        name, number = self._operation.name, self._attempts
-        logger.debug("%s: attempt %d: %s in %.3f s", name, number, outcome, attempt.seconds)
+        logger.debug("%s: attempt %d: %s in %.3f s", self._operation.name, self._attempts, outcome, attempt.seconds)
         if self._engine.hooks is not None:
             self._engine.hooks.notify("attempted", self._call, attempt)
 
@@ -279,8 +279,8 @@ class Exchange(Generic[T]):
         # The pace alone bounds the repeats after a 429; the others have a budget.
         if pause is None or now + pause >= self._latest or not (verdict.is_limit or engine.budget.take()):
             raise error
-        name, number = self._operation.name, self._attempts
-        logger.info("%s: attempt %d: %s; again in %.2f s", name, number, type(error).__name__, pause)
+        why = type(error).__name__
+        logger.info("%s: attempt %d: %s; again in %.2f s", self._operation.name, self._attempts, why, pause)
         if engine.hooks is not None:
             engine.hooks.notify("retrying", self._call, pause)
         await self._admission.rest(pause)

@@ -46,7 +46,7 @@ _PROBE_STEP: Final = 1.1
 _PROBE_ANSWER: Final = 1.001
 # A known rate starts at this share, doubles after so many seconds (fewer, if the measure is old or rough), and no
 # sooner than so many requests: each probe costs a 429. Past `_RISEN` the limit has evidently risen.
-_PLATEAU: Final = 0.985
+_PLATEAU: Final = 0.99
 _DOUBLES_AFTER: Final = 100.0
 _ROUGH_DOUBLES_AFTER: Final = 30.0
 _DOUBLES_AFTER_REQUESTS: Final = 300.0

@@ -125,7 +125,10 @@ class Admission:
         return True
 
     async def enter(self, lane: Lane, priority: Priority) -> float:
-        """Wait for a place and for the moment to send, and return that moment. Whoever entered must `leave`."""
+        """Wait for a place and for the moment to send, and return that moment. Whoever entered must `leave`.
+
+        A 429 that came in between, before the request has left, knows it by that moment as one of its own burst.
+        """
         if self._event is None:
             self._loop, self._event = running_loop(), event_class()
         self._arrivals += 1

@@ -231,7 +231,7 @@ class Exchange(Generic[T]):
         return response
 
     def _judge(self, response: Response | None, failure: PhygitalsError | None) -> None:
-        """Take what came of an attempt, admitted before or after a 429, into account; then its place may go on."""
+        """Take what came of an attempt into account, before its place goes to the next."""
         now = self._engine.affinity.now()
         if failure is not None:
             verdict = self._verdict = judge(failure, self._operation.effect)

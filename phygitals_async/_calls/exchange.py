@@ -57,7 +57,8 @@ class Exchange(Generic[T]):
     _failures = 0
     _call: Call | None = None
     _delivery: Delivery | None = None
-    _ends: float | None = None
+    # No end while the time of the call has not begun.
+    _ends = math.inf
     _limited_at: float | None = None
     _last: PhygitalsError | None = None
 
@@ -143,11 +144,11 @@ class Exchange(Generic[T]):
         now = self._admitted_at = self._sent_at = engine.affinity.now()
         # How long a lookup of a bulk run waits for its turn is the run's time, not the call's, if the run has patience.
         patient = self._lookup is not None and self._lookup.run.patience > 0
-        if self._ends is None and not (patient and self._priority is Priority.BULK):
+        if self._ends == math.inf and not (patient and self._priority is Priority.BULK):
             self._ends = now + self._seconds
         if engine.closed or not self._admission.enter_at_once(self._lane, self._priority, now):
             return False
-        self._ends = now + self._seconds if self._ends is None else self._ends
+        self._ends = min(self._ends, now + self._seconds)
         return True
 
     async def _enter(self) -> None:
@@ -159,11 +160,11 @@ class Exchange(Generic[T]):
         except ClientClosed:
             self._admission.leave(self._lane, self._priority)
             raise
-        self._ends = now + self._seconds if self._ends is None else self._ends
+        self._ends = min(self._ends, now + self._seconds)
 
     async def _wait_to_enter(self, now: float) -> float:
         admission, engine = self._admission, self._engine
-        if self._ends is None and self._lookup is not None:
+        if self._ends == math.inf and self._lookup is not None:
             self._admitted_at = await self._wait_with_the_run(self._lookup.run)
             return engine.affinity.now()
         latest = self._latest
@@ -189,8 +190,6 @@ class Exchange(Generic[T]):
     @property
     def _latest(self) -> float:
         """When a request may leave at the latest, in seconds of the loop's clock."""
-        if self._ends is None:
-            return math.inf
         # What moves money or goods is not sent when there is hardly any time left to learn what came of it.
         return self._ends - self._seconds * _RESERVED if self._irreversible else self._ends
 
@@ -210,7 +209,7 @@ class Exchange(Generic[T]):
             lookup.run.counts.attempts += 1
             if self._irreversible:
                 lookup.note_irreversible()
-        left = cast("float", self._ends) - self._sent_at
+        left = self._ends - self._sent_at
         # What moves money or goods is not cut short: its outcome would be unknown for nothing.
         limit = left if self._irreversible else min(left, engine.attempt_timeout)
         response: Response | None = None
@@ -292,7 +291,7 @@ class Exchange(Generic[T]):
         if self._lookup is not None and self._priority is Priority.BULK:
             self._limited_at = now if self._limited_at is None else self._limited_at
             if now - self._limited_at < self._lookup.run.patience:
-                self._ends = None
+                self._ends = math.inf
 
 
 def _asked(error: PhygitalsError) -> float | None:

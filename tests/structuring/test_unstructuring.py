@@ -68,9 +68,9 @@ class _Named:
     value: dict[str, list[Inventory]]
 
 
-@attrs.define
-class _Untyped:
-    value = attrs.field()  # type: ignore[var-annotated]  # Without a type, as it is here.
+def _untyped(value: object) -> Any:
+    """Return an instance of a class whose field has no type."""
+    return attrs.make_class("Untyped", ["value"])(value)
 
 
 def _missing() -> PhygitalsError:
@@ -109,7 +109,7 @@ MISSING = {
         (_Typed(None), {"value": None}),
         (_Many((FOUND,)), {"value": [PLAIN]}),
         (_Named({"a": [FOUND]}), {"value": {"a": [PLAIN]}}),
-        (_Untyped(FOUND), {"value": PLAIN}),
+        (_untyped(FOUND), {"value": PLAIN}),
         (_Box(_Box([Decimal("8.50")])), {"value": {"value": [8.5]}}),
         (diff_inventories(Inventory("user_abc123", ()), FOUND),
          {"added": PLAIN["items"], "removed": [], "repriced": []}),

@@ -13,12 +13,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
+import attrs
 import msgspec
 
 from phygitals_async import PhygitalsClient, models
 from phygitals_async._api.arguments import Argument
 from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_async._api.operation import Effect, Operation
+from phygitals_async.models.fields import EMPTY_IF_NULL, ROWS
 from phygitals_async.version import version
 
 TARGET: Final = Path(__file__).parent.parent / "docs" / "openapi.json"
@@ -34,6 +36,8 @@ def document() -> dict[str, Any]:
     answers, schemas = msgspec.json.schema_components(
         [operation.answer for operation in OPERATIONS] + [models.Destination], ref_template=_REF
     )
+    # What cannot be read is in no answer.
+    del schemas["Unreadable"]
     paths: dict[str, Any] = {}
     for operation, answer in zip(OPERATIONS, answers, strict=False):
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, answer)
@@ -143,6 +147,11 @@ def _schema(schema: dict[str, Any], cls: type) -> dict[str, Any]:
     described = dict(_plain(schema), description=doc.partition("\n\nAttributes:")[0])
     texts = dict(re.findall(r"^    (\w+): (.*(?:\n        .*)*)", doc, re.MULTILINE))
     hints = get_type_hints(cls)
+    for a in attrs.fields(cls) if attrs.has(cls) else ():
+        if ROWS in a.metadata:
+            del described["properties"][a.name]
+        if a.metadata == EMPTY_IF_NULL:
+            described["properties"][a.name] = {"anyOf": [described["properties"][a.name], {"type": "null"}]}
     for name, field in described.get("properties", {}).items():
         if datetime in (hints[name], *get_args(hints[name])):
             for one in field.get("anyOf", [field]):

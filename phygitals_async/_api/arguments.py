@@ -102,7 +102,8 @@ IDS: Final = Kind(_check_ids, {"type": "array", "items": ID.schema, "minItems": 
 AMOUNT: Final = Kind(_check_whole, {"type": "integer", "minimum": 1})
 PULLS_LIMIT: Final = Kind(
     lambda name, value: _check_whole(name, value, most=_MOST_RECENT_PULLS),
-    {"type": "integer", "minimum": 1, "maximum": _MOST_RECENT_PULLS},
+    # Without the most: the server lowers what is above it (API sheet, 2.3).
+    AMOUNT.schema,
 )
 FLAG: Final = Kind(_check_flag, {"type": "boolean"})
 DESTINATION: Final = Kind(_check_destination, {"$ref": "#/components/schemas/Destination"})

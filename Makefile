@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check unit wheel soak bench faults openapi clean
+.PHONY: demo test check unit wheel soak bench faults openapi sync clean
 .DEFAULT_GOAL := test
 
 # The library with what the demo shows; enough for `make demo`.
@@ -57,6 +57,10 @@ faults: $(VENV)/.dev
 # Writes docs/openapi.json; a test holds it against the declarations.
 openapi: $(VENV)/.dev
 	$(BIN)/python scripts/build_openapi.py
+
+# Writes phygitals_async/sync.py; a test holds it against the async client.
+sync: $(VENV)/.dev
+	$(BIN)/python scripts/build_sync.py
 
 clean:
 	rm -rf $(VENV) dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

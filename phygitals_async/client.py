@@ -19,6 +19,7 @@ from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.exchange import Exchange, call
 from phygitals_async._calls.retry import RetryPolicy
 from phygitals_async._checks import check_count, check_patience, check_seconds
+from phygitals_async._public import public
 from phygitals_async._structuring.converter import PhygitalsConverter, build_converter
 from phygitals_async.config import Environment, resolve_settings
 from phygitals_async.errors import ConfigurationError
@@ -41,6 +42,7 @@ from phygitals_async.transport import Transport
 from phygitals_async.version import version
 
 
+@public
 class PhygitalsClient:
     """An asyncio client for the Phygitals Partner API.
 

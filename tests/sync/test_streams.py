@@ -189,7 +189,7 @@ def test_a_run_goes_through_an_outage() -> None:
     def handler(request: Request) -> Response:
         nonlocal answered
         answered += 1
-        return Response(503, {}, b"") if 20 < answered < 40 else empty_inventories(request)
+        return Response(503, {}, b"") if 20 < answered < 33 else empty_inventories(request)
 
     with (
         PhygitalsClient(MemoryTransport(handler), api_key=KEY, retry=ONCE) as api,

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check unit wheel lowest prism soak bench faults openapi dist clean
+.PHONY: demo test check unit wheel lowest prism soak bench faults openapi sync dist clean
 .DEFAULT_GOAL := test
 
 # The library with what the demo shows; enough for `make demo`.
@@ -79,6 +79,10 @@ openapi: $(VENV)/.dev
 dist: $(VENV)/.demo
 	@$(BIN)/python -m pip install --quiet --group release
 	@sh scripts/build-release $(BIN)
+
+# Writes phygitals_async/sync.py; a test holds it against the async client.
+sync: $(VENV)/.dev
+	$(BIN)/python scripts/build_sync.py
 
 clean:
 	rm -rf $(VENV) dist sbom.cdx.json .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

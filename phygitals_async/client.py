@@ -17,8 +17,10 @@ from phygitals_async._bulk.outcomes import Batch
 from phygitals_async._calls import polling
 from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.exchange import Exchange, call
+from phygitals_async._calls.ownership import call_for
 from phygitals_async._calls.retry import RetryPolicy
 from phygitals_async._checks import check_count, check_patience, check_seconds
+from phygitals_async._public import public
 from phygitals_async._structuring.converter import PhygitalsConverter, build_converter
 from phygitals_async.config import Environment, resolve_settings
 from phygitals_async.errors import ConfigurationError
@@ -42,6 +44,7 @@ from phygitals_async.transport import Transport
 from phygitals_async.version import version
 
 
+@public
 class PhygitalsClient:
     """An asyncio client for the Phygitals Partner API.
 
@@ -313,41 +316,56 @@ class PhygitalsClient:
             error.add_note(f"the purchase was started: go on with wait_for_purchase({started.session_id!r})")
             raise
 
-    async def sell_back(self, item_id: str, *, deadline: float | None = None) -> Sellback:
+    async def sell_back(self, item_id: str, *, owner: str | None = None, deadline: float | None = None) -> Sellback:
         """Sell an item back to Phygitals. **Moves money**, and is sent at most once (API sheet, 2.8).
 
         The amount paid may differ from any price shown before: production prices at the moment of the sale.
 
         Args:
             item_id: The item's id; it alone decides whose sellback it is.
+            owner: The user whose item it has to be. **Nothing else keeps one user from selling another's item**: the
+                API asks for no user. Their inventory is read first, by a call of `get_inventory` that may take half of
+                the deadline; its errors come out as they are, and nothing was sold then.
             deadline: Seconds for the whole call.
 
         Raises:
+            NotOwned: The owner's inventory does not show the item; nothing was sold.
             OutcomeUnknown: The answer was lost: see there how to find out.
             ItemNotFound: Unknown, already sold, locked in a shipping order, or not a tracked user's.
             ItemExpired: The sellback offer has ended.
             SellbackInProgress: Another sellback of this item is under way.
             TransactionFailed: The sellback failed.
         """
-        return await call(self._engine, endpoints.SELL_BACK, deadline, item_id=item_id)
+        return await call_for(owner, self._engine, endpoints.SELL_BACK, deadline, item_id=item_id)
 
     async def quote_shipping(
-        self, item_ids: Iterable[str], destination: Destination, *, deadline: float | None = None
+        self,
+        item_ids: Iterable[str],
+        destination: Destination,
+        *,
+        owner: str | None = None,
+        deadline: float | None = None,
     ) -> ShippingQuotes:
         """Return what it costs to ship items to a destination; reserves and charges nothing (API sheet, 2.9).
 
         Args:
             item_ids: At least one item id.
             destination: Where to; the country as two letters.
+            owner: The user whose items they have to be. **Nothing else keeps one user from shipping another's items**:
+                the API asks for no user. Their inventory is read first, by a call of `get_inventory` that may take half
+                of the deadline; its errors come out as they are.
             deadline: Seconds for the whole call.
 
         Raises:
+            NotOwned: The owner's inventory does not show all of the items; nothing was quoted.
             AddressRejected: The address is not valid; carries the vendor's suggestion, ready to be quoted.
             CountryNotSupported: The country is not serviced.
             ItemNotFound: An id is unknown or belongs to another partner's user.
             NothingShippable: None of the items can be shipped.
         """
-        return await call(self._engine, endpoints.QUOTE_SHIPPING, deadline, item_ids=item_ids, destination=destination)
+        return await call_for(
+            owner, self._engine, endpoints.QUOTE_SHIPPING, deadline, item_ids=item_ids, destination=destination
+        )
 
     async def request_shipping(self, quote_id: str, *, deadline: float | None = None) -> ShippingRequest:
         """Ship the items of a quote. **Moves goods, bills the partner, cannot be cancelled** (API sheet, 2.10).

@@ -4,6 +4,7 @@
     ├── ConfigurationError (ValueError)      refused before anything was sent: a setting
     ├── InvalidArgumentError (ValueError)    refused before anything was sent: an argument
     ├── ClientClosed                         refused before anything was sent: aclose() was called
+    ├── NotOwned                             refused before it was sent: the items are not the owner's
     ├── NotAttempted                         a bulk run ended before this key's turn
     ├── OutcomeUnknown                       a call that moves money or goods: nobody knows whether it did
     ├── PurchasePending (TimeoutError)       a purchase was still pending when waiting for it ended
@@ -128,6 +129,23 @@ class NotAttempted(PhygitalsError):
 
     Its `__cause__` is the error that ended the run.
     """
+
+
+class NotOwned(PhygitalsError):
+    """The inventory of the user named as `owner` does not show the items, so nothing was done with them.
+
+    Where the API does not know the user, its `UserNotFound` is the `__cause__`.
+
+    Attributes:
+        owner: The user.
+        item_ids: The items that are not theirs; perhaps sold, locked in an order, or never known.
+    """
+
+    def __init__(self, message: str = "", *, owner: str = "", item_ids: Sequence[str] = ()) -> None:
+        self.owner = owner
+        self.item_ids = tuple(item_ids)
+        shown = ", ".join(map(repr, self.item_ids[:3])) + (", ..." if len(self.item_ids) > 3 else "")
+        super().__init__(message or f"nothing was sent: {owner!r} does not own {shown}")
 
 
 class OutcomeUnknown(PhygitalsError):

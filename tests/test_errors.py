@@ -50,6 +50,8 @@ _VALUES: Final[dict[str, Any]] = {
     "details": "no such street",
     "sent": Sent.YES,
     "partial": Inventory("user_abc123", (), unreadable=(Unreadable("$.items[0]", ("$.items[0].id: missing",), "{}"),)),
+    "owner": "user_abc123",
+    "item_ids": ("v1|110586049456|0",),
     "readable": {"session_id": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"},
     "suggestion": Destination(name="Jane Doe", line1="123 Main St", city="Austin", country="US"),
 }
@@ -149,6 +151,7 @@ def test_whether_the_request_was_sent_is_told_by_the_class() -> None:
         "InvalidArgumentError",
         "ClientClosed",
         "NotAttempted",
+        "NotOwned",
         "ConnectError",
     }
     assert unknown == {"TransportError", "ConnectionLost", "DeadlineExceeded", "ProtocolError", "OutcomeUnknown"}

@@ -61,6 +61,8 @@ UNREACHABLE: Final = {
     ("start_purchase", errors.MissingField),
     ("quote_shipping", errors.MissingField),
 }
+# Calls about items, which can be held against their owner's inventory. A quote's id says no more whose its items are.
+OF_AN_OWNER: Final = {"sell_back", "quote_shipping"}
 
 _BY_OPERATION = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 
@@ -104,8 +106,10 @@ def test_what_is_sent_is_what_the_sheet_lists(operation: Operation[Any]) -> None
 
 @_BY_OPERATION
 def test_each_argument_is_a_parameter_of_the_client_method(operation: Operation[Any]) -> None:
-    """The method of the operation's name takes exactly the operation's arguments, and a deadline."""
+    """The method of the operation's name takes exactly the operation's arguments, a deadline, and perhaps the owner."""
     parameters = dict(inspect.signature(_method(operation)).parameters)
+    owner = parameters.pop("owner", None)
+    assert (owner is not None) == (operation.name in OF_AN_OWNER)
     assert parameters.pop("self").kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     deadline = parameters.pop("deadline")
     assert (deadline.kind, deadline.default) == (inspect.Parameter.KEYWORD_ONLY, None)
@@ -134,7 +138,9 @@ def test_each_error_documented_exists_and_can_come(operation: Operation[Any]) ->
     documented = _raises(_method(operation).__doc__)
     families = {"NotFound"}
     known = {r.error.__name__ for r in operation.refusals} - {ANYWHERE.__name__}
-    assert documented - families - known == ({"OutcomeUnknown"} if operation.effect.is_irreversible else set())
+    ours = {"OutcomeUnknown"} if operation.effect.is_irreversible else set()
+    ours |= {"NotOwned"} if operation.name in OF_AN_OWNER else set()
+    assert documented - families - known == ours
     assert ("**Moves " in _method(operation).__doc__) == operation.effect.is_irreversible
 
 

@@ -1,0 +1,53 @@
+"""Whose an item is, found out before anything is done with it: the API asks no caller on whose behalf they act."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import anyio
+
+from phygitals_async._api import endpoints
+from phygitals_async._api.arguments import check_id
+from phygitals_async._api.operation import Operation
+from phygitals_async._calls.engine import Engine
+from phygitals_async._calls.exchange import call
+from phygitals_async._checks import check_seconds
+from phygitals_async.errors import InvalidArgumentError, NotOwned, UserNotFound
+
+T = TypeVar("T")
+
+# The share of the deadline that the look into the inventory may take.
+_FOR_THE_LOOK: Final = 0.5
+
+
+async def call_for(
+    owner: str | None, engine: Engine, operation: Operation[T], deadline: float | None, **arguments: object
+) -> T:
+    """Make a call about items once the inventory of their owner shows all of them; with no owner named, at once.
+
+    Raises:
+        NotOwned: It does not show them.
+    """
+    if owner is None:
+        return await call(engine, operation, deadline, **arguments)
+    seconds = engine.deadline if deadline is None else check_seconds("deadline", deadline)
+    try:
+        # Ids are read once, and nothing is asked about what could not be sent.
+        checked = operation.check(arguments)
+        check_id("owner", owner)
+    except InvalidArgumentError as error:
+        error.describe(operation.name, {}, 0)
+        raise
+    asked: list[str] = checked["item_ids"] if "item_ids" in checked else [checked["item_id"]]
+    began = anyio.current_time()
+    try:
+        inventory = await call(engine, endpoints.GET_INVENTORY, seconds * _FOR_THE_LOOK, user_id=owner)
+        owned = {item.id for item in inventory.items}
+        missing, cause = [item_id for item_id in asked if item_id not in owned], None
+    except UserNotFound as unknown:
+        missing, cause = asked, unknown
+    if missing:
+        refusal = NotOwned(owner=owner, item_ids=missing)
+        refusal.describe(operation.name, {**checked, "owner": owner}, 0)
+        raise refusal from cause
+    return await call(engine, operation, seconds - (anyio.current_time() - began), **checked)

@@ -1,0 +1,1 @@
+"""What the sync client is made of."""

@@ -1,0 +1,139 @@
+"""`owner=`: whose an item is, found out before it is sold or quoted."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import anyio
+import pytest
+
+from phygitals_async import (
+    ConfigurationError,
+    ConnectionLost,
+    DeadlineExceeded,
+    Destination,
+    InvalidArgumentError,
+    NotOwned,
+    OutcomeUnknown,
+    PhygitalsClient,
+    PhygitalsError,
+    Request,
+    Response,
+    Sandbox,
+    Sent,
+    UserNotFound,
+)
+from phygitals_transports import MemoryTransport
+from support import ONCE
+from virtual import virtual_backend
+
+anyio_backend = virtual_backend
+
+WHERE = Destination(name="Jane Doe", line1="123 Main St", city="Austin", postal_code="78701", country="US")
+
+
+class Two:
+    """A sandbox in which two users own an item each, and a client of it.
+
+    Attributes:
+        mine: The item of `me`.
+        yours: The item of `you`.
+        answer: What answers.
+    """
+
+    def __init__(self) -> None:
+        self.sandbox = Sandbox(seed=1)
+        price = Decimal("8.50")
+        self.mine = self.sandbox.add_item("me", name="Juan Soto RC Auto /25", buyback_price=price).id
+        self.yours = self.sandbox.add_item("you", name="Mike Trout Base", buyback_price=price).id
+        self.transport = MemoryTransport(self.sandbox)
+        self.api = PhygitalsClient(self.transport, api_key="sandbox-test", retry=ONCE)
+
+    @property
+    def sent(self) -> list[str]:
+        """The last part of the path of each request."""
+        return [request.url.rpartition("/api/v1")[2] for request in self.transport.sent]
+
+
+@pytest.mark.anyio
+async def test_an_owner_sells_and_quotes_what_is_theirs() -> None:
+    """One read comes before, and the call is what it always is."""
+    it = Two()
+    quotes = await it.api.quote_shipping([it.mine], WHERE, owner="me")
+    assert quotes.quotes
+    assert (await it.api.sell_back(it.mine, owner="me")).amount == Decimal("8.50")
+    assert it.sent == ["/inventory/me", "/ship/quote", "/inventory/me", "/vm/buyback"]
+
+
+@pytest.mark.anyio
+async def test_nobody_sells_or_quotes_what_is_another_users() -> None:
+    """Nothing is sent but the read, and the error says what was asked for whom."""
+    it = Two()
+    with pytest.raises(NotOwned) as caught:
+        await it.api.sell_back(it.yours, owner="me")
+    error = caught.value
+    assert str(error) == f"sell_back: nothing was sent: 'me' does not own {it.yours!r}"
+    assert (error.owner, error.item_ids) == ("me", (it.yours,))
+    assert (error.operation, error.attempts, error.sent) == ("sell_back", 0, Sent.NEVER)
+    assert error.arguments == {"item_id": it.yours, "owner": "me"}
+    assert error.__cause__ is None
+    with pytest.raises(NotOwned) as caught:
+        await it.api.quote_shipping(iter([it.mine, it.yours, "a", "b", "c"]), WHERE, owner="me")
+    assert caught.value.item_ids == (it.yours, "a", "b", "c")
+    assert str(caught.value).endswith(f"'me' does not own {it.yours!r}, 'a', 'b', ...")
+    assert it.sent == ["/inventory/me"] * 2
+    assert len((await it.api.get_inventory("you")).items) == 1
+
+
+@pytest.mark.anyio
+async def test_a_user_that_the_api_does_not_know_owns_nothing() -> None:
+    """The API's own answer is the cause."""
+    it = Two()
+    with pytest.raises(NotOwned, match="'nobody' does not own") as caught:
+        await it.api.sell_back(it.mine, owner="nobody")
+    assert isinstance(caught.value.__cause__, UserNotFound)
+
+
+@pytest.mark.anyio
+async def test_what_could_not_be_sent_asks_nothing() -> None:
+    """Arguments are checked before the read."""
+    it = Two()
+    wrong: Any
+    for wrong in (("", "me"), (it.mine, ""), (it.mine, 5)):
+        with pytest.raises(InvalidArgumentError, match=r"^sell_back: (item_id|owner) must"):
+            await it.api.sell_back(wrong[0], owner=wrong[1])
+    with pytest.raises(ConfigurationError, match="deadline"):
+        await it.api.sell_back(it.mine, owner="me", deadline=0)
+    assert it.sent == []
+
+
+@pytest.mark.anyio
+async def test_a_read_that_fails_says_that_it_was_the_read() -> None:
+    """Its error comes out as it is: nothing was sold, so nothing is unknown."""
+
+    def breaks(_: Request) -> Response:
+        raise ConnectionLost("the line went dead")
+
+    api = PhygitalsClient(MemoryTransport(breaks), api_key="sandbox-test", retry=ONCE)
+    with pytest.raises(ConnectionLost, match="get_inventory: the line went dead"):
+        await api.sell_back("item", owner="me")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("stalling", "error"), [("/inventory/me", DeadlineExceeded), ("/vm/buyback", OutcomeUnknown)])
+async def test_one_deadline_covers_both(stalling: str, error: type[PhygitalsError]) -> None:
+    """The read may take half of it; the sale has what is left."""
+    it = Two()
+
+    async def handler(request: Request) -> Response:
+        if request.url.endswith(stalling):
+            await anyio.sleep_forever()
+        await anyio.sleep(4)
+        return it.sandbox(request)
+
+    api = PhygitalsClient(MemoryTransport(handler), api_key="sandbox-test", retry=ONCE, deadline=10)
+    began = anyio.current_time()
+    with pytest.raises(error):
+        await api.sell_back(it.mine, owner="me")
+    assert anyio.current_time() - began == pytest.approx(5 if error is DeadlineExceeded else 10)

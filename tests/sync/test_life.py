@@ -1,0 +1,292 @@
+"""The life of a sync client: started by its first call, closed, forgotten, forked."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import anyio
+import pytest
+
+from phygitals_async import (
+    Attempt,
+    Call,
+    ClientClosed,
+    ConfigurationError,
+    Observer,
+    OutcomeUnknown,
+    PhygitalsError,
+    Request,
+    Response,
+    Sent,
+)
+from phygitals_async.sync import PhygitalsClient
+from phygitals_transports import MemoryTransport
+from support import empty_inventories
+from sync_support import KEY, Api, in_threads, loops, open_api
+
+
+def test_no_thread_before_the_first_call_and_none_after_the_last() -> None:
+    """Making a client starts nothing."""
+    it = Api()
+    assert not loops()
+    it.api.get_inventory("a")
+    assert len(loops()) == 1
+    it.api.close()
+    assert not loops()
+
+
+def test_calls_after_close_are_refused() -> None:
+    """They are `ClientClosed`, start no thread and send nothing; closing again does nothing."""
+    it = Api()
+    it.api.close()
+    it.api.close()
+    with pytest.raises(ClientClosed, match="get_inventory: the client was closed") as caught:
+        it.api.get_inventory("a")
+    assert (caught.value.operation, caught.value.sent) == ("get_inventory", Sent.NEVER)
+    with pytest.raises(ClientClosed):
+        it.api.get_inventories(["a"])
+    assert it.transport.sent == []
+    assert not loops()
+
+
+def test_a_transport_closed_by_somebody_else_says_so() -> None:
+    """The async client's own words come through."""
+    with open_api() as it:
+        it.api._background.call(it.transport.aclose)
+        with pytest.raises(ClientClosed, match="get_inventory: the transport was closed"):
+            it.api.get_inventory("a")
+
+
+def test_a_wrong_grace_closes_nothing() -> None:
+    """As with the async client."""
+    with open_api() as it:
+        with pytest.raises(ConfigurationError, match="grace"):
+            it.api.close(grace=-1)
+        assert it.api.get_inventory("a").user_id == "a"
+
+
+class Ending(MemoryTransport):
+    """Answers sales when it is closed, as a connection that is closed ends them."""
+
+    def __init__(self, arrived: threading.Barrier) -> None:
+        super().__init__(self._answer)
+        self._arrived = arrived
+
+    async def _answer(self, request: Request) -> Response:
+        self.ends = getattr(self, "ends", anyio.Event())
+        self._arrived.wait()
+        await self.ends.wait()
+        return Response(502, {}, b"")
+
+    async def aclose(self) -> None:
+        """End what is under way."""
+        self.ends.set()
+        await super().aclose()
+
+
+def test_closing_while_calls_run() -> None:
+    """Those in flight end with the truth, in their threads; `close` returns when all of them have."""
+    arrived = threading.Barrier(2)
+    api = PhygitalsClient(Ending(arrived), api_key=KEY)
+    raised: list[PhygitalsError] = []
+
+    def sell() -> None:
+        with pytest.raises(PhygitalsError) as caught:
+            api.sell_back("item")
+        raised.append(caught.value)
+
+    seller = threading.Thread(target=sell)
+    seller.start()
+    arrived.wait()
+    api.close(grace=0.001)
+    assert not loops()
+    seller.join()
+    assert [type(error) for error in raised] == [OutcomeUnknown]
+
+
+def test_closing_from_many_threads_while_others_call() -> None:
+    """Each call is answered or refused, and each `close` returns."""
+    api = PhygitalsClient(MemoryTransport(empty_inventories), api_key=KEY)
+
+    def work(number: int) -> Any:
+        if number % 4 == 0:
+            return api.close()
+        return [api.get_inventory("a").user_id for _ in range(20)]
+
+    results = in_threads(16, work)
+    assert not loops()
+    for result in results:
+        assert result is None or isinstance(result, ClientClosed) or result == ["a"] * 20
+
+
+def test_a_call_from_its_own_loop_is_refused() -> None:
+    """An observer that uses the client would make the loop wait for itself."""
+
+    class Asking(Observer):
+        def started(self, call: Call) -> None:
+            try:
+                it.api.get_inventory("a")
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    refused: list[str] = []
+    with open_api(observer=Asking()) as it:
+        assert it.api.get_inventory("a").user_id == "a"
+    assert refused == ["a sync PhygitalsClient was called from its own event loop, which would wait for itself"]
+
+
+def test_a_forgotten_client_says_so_and_ends_its_thread() -> None:
+    """The garbage collector warns, as it does of files and sockets."""
+    it = Api()
+    it.api.get_inventory("a")
+    with pytest.warns(ResourceWarning, match="a sync PhygitalsClient was never closed"):
+        del it.api
+    _wait_for_the_end()
+
+
+def test_a_client_that_was_never_used_is_forgotten_in_silence() -> None:
+    """There is nothing to close."""
+    it = Api()
+    assert it.api._background is it.api._background
+    del it
+    gc.collect()
+
+
+def test_a_run_keeps_its_client() -> None:
+    """Whoever holds a bulk run can go on reading it."""
+    outcomes = PhygitalsClient(MemoryTransport(empty_inventories), api_key=KEY).stream_inventories(["a", "b"])
+    gc.collect()
+    with outcomes:
+        assert len(list(outcomes)) == 2
+    holder = [outcomes]
+    del outcomes
+    with pytest.warns(ResourceWarning, match="never closed"):
+        holder.clear()
+    _wait_for_the_end()
+
+
+def test_a_loop_that_cannot_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many open files is an error of the moment."""
+    with open_api() as it:
+        with monkeypatch.context() as patched:
+
+            def no_more(*_: object, **__: object) -> Any:
+                raise OSError(24, "Too many open files")
+
+            patched.setattr(anyio, "run", no_more)
+            with pytest.raises(OSError, match="Too many open files"):
+                it.api.get_inventory("a")
+        assert it.api.get_inventory("a").user_id == "a"
+
+
+def test_a_loop_that_somebody_ends_ends_its_calls() -> None:
+    """`SystemExit` out of an observer, in a bulk run, ends event loops. Nobody waits for ever, later calls say so."""
+
+    class Ending(Observer):
+        def attempted(self, call: Call, attempt: Attempt) -> None:
+            if attempt.status is not None:
+                raise SystemExit
+
+    it = Api(observer=Ending())
+    arrived = threading.Event()
+    it.held, it.arrived = "/vm/buyback", arrived.set
+    raised: list[ClientClosed] = []
+
+    def sell() -> None:
+        with pytest.raises(ClientClosed, match="the event loop of the client was ended") as caught:
+            it.api.sell_back(it.item.id)
+        raised.append(caught.value)
+
+    seller = threading.Thread(target=sell)
+    seller.start()
+    arrived.wait()
+    with pytest.raises(SystemExit):
+        it.api.get_inventories(["a"])
+    seller.join()
+    assert [(error.sent, "sell_back was under way" in error.__notes__[0]) for error in raised] == [(Sent.UNKNOWN, True)]
+    _wait_for_the_end()
+    with pytest.raises(ClientClosed, match="get_inventory: the client was closed"):
+        it.api.get_inventory("a")
+    it.api.close()
+
+
+def test_it_does_not_pickle() -> None:
+    """It holds connections and a key."""
+    with open_api() as it, pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(it.api)
+
+
+def _wait_for_the_end() -> None:
+    for thread in loops():
+        thread.join()
+
+
+FORKING = """
+import os, sys, threading
+from decimal import Decimal
+from phygitals_async import Sandbox
+from phygitals_async.sync import PhygitalsClient
+from phygitals_transports import MemoryTransport
+
+sandbox = Sandbox()
+sandbox.add_item("a", name="Card", buyback_price=Decimal(1))
+api = PhygitalsClient(MemoryTransport(sandbox), api_key="sandbox-test")
+assert api.get_inventory("a").items
+child = os.fork()
+assert api.get_inventory("a").items
+assert [thread.name for thread in threading.enumerate()].count("phygitals-async") == 1
+api.close()
+if child == 0:
+    print("child", flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print("parent")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_starts_afresh() -> None:
+    """The thread of the loop does not survive it; the child's first call starts another, the parent's goes on."""
+    # Of a fork with threads, newer Pythons warn.
+    assert _run(FORKING, "-W", "ignore::DeprecationWarning") == ("child\nparent\n", "")
+
+
+FORGOTTEN_IN_THE_CHILD = FORKING.replace("api.close()", "del api").replace("os._exit(0)", "sys.exit(0)")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_leaves_the_parents_loop_alone() -> None:
+    """What the child forgets or collects is its own."""
+    out, _ = _run(FORGOTTEN_IN_THE_CHILD, "-W", "ignore")
+    assert out == "child\nparent\n"
+
+
+UNCLOSED = """
+from phygitals_async import Sandbox
+from phygitals_async.sync import PhygitalsClient
+from phygitals_transports import MemoryTransport
+
+api = PhygitalsClient(MemoryTransport(Sandbox(seed=1)), api_key="sandbox-test")
+print(len(api.list_packs()) > 0)
+"""
+
+
+def test_a_script_that_does_not_close_ends() -> None:
+    """No thread keeps the interpreter, and nothing is printed unless resource warnings are asked for."""
+    assert _run(UNCLOSED) == ("True\n", "")
+    out, err = _run(UNCLOSED, "-W", "default::ResourceWarning")
+    assert out == "True\n"
+    assert "a sync PhygitalsClient was never closed: use with, or close()" in err
+    assert err.count("Warning") == 1
+
+
+def _run(program: str, *options: str) -> tuple[str, str]:
+    done = subprocess.run([sys.executable, *options, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr

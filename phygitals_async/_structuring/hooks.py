@@ -32,7 +32,7 @@ from phygitals_async._structuring.scalars import (
     structure_literal,
 )
 from phygitals_async._structuring.unstructuring import register_unstructure_hooks
-from phygitals_async.models.fields import instant, number, optional_number
+from phygitals_async.models.fields import ABSENT, instant, number, optional_number
 
 _LOOSE = (
     list,
@@ -221,7 +221,12 @@ def _make_attrs_hook(cls: Any, converter: Converter) -> Callable[[Any, Any], Any
     checks: dict[str, Any] = {
         a.name: override(struct_hook=_checked(a, converter)) for a in attrs.fields(base) if a.validator in _CHECKS
     }
-    inner = make_dict_structure_fn(cls, converter, _cattrs_detailed_validation=True, **checks)
+    lists: dict[str, Any] = {
+        a.name: override(struct_hook=_or_absent(converter.get_structure_hook(a.type)))
+        for a in attrs.fields(base)
+        if a.default is ABSENT
+    }
+    inner = make_dict_structure_fn(cls, converter, _cattrs_detailed_validation=True, **checks, **lists)
 
     def structure(value: Any, cl: Any) -> Any:
         if type(value) is not dict:
@@ -242,6 +247,11 @@ def _checked(attribute: attrs.Attribute[Any], converter: Converter) -> Callable[
         return result
 
     return structure
+
+
+def _or_absent(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Take null for a list that is not in the answer. msgspec refuses it, and so this has the last word."""
+    return lambda value, cls: ABSENT if value is None else hook(value, cls)
 
 
 _CHECKS = (number, optional_number, instant)

@@ -113,7 +113,9 @@ class Answers:
         session = self.ledger.buy(stock, body.get("amount"), body.get("user_id"))
         started: dict[str, Any] = {"session_id": session.session_id}
         # Production shows no items before the purchase is fulfilled.
-        return started if session.pending_polls or session.fails else {**started, "nfts": self._nfts(session.holdings)}
+        if session.pending_polls or session.fails:
+            return started
+        return {**started, "nfts": [] if session.empty_polls else self._nfts(session.holdings)}
 
     def get_purchase(self, *, body: Mapping[str, Any], **_: Any) -> Any:
         """Show a purchase."""
@@ -127,6 +129,8 @@ class Answers:
             "nfts": self._nfts(session.holdings),
             "tx_hash": session.tx_hash,
         }
+        if not session.holdings and session.empty_polls % 2:
+            del result["nfts"]
         return {"result": result}
 
     def get_inventory(self, user_id: str, **_: Any) -> Any:

@@ -545,8 +545,8 @@ _WRONG: list[tuple[str, list[str | int], object, str]] = [
     (
         f"{_ITEM}.content.metadata.attributes",
         ["items", 0, "content", "metadata", "attributes"],
-        None,
-        "expected an array, got null",
+        {},
+        "expected an array, got an object",
     ),
     (
         f"{_ITEM}.content.metadata.attributes[1]",

@@ -11,7 +11,6 @@ import types
 import typing
 from collections.abc import Callable
 from contextvars import ContextVar
-from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -32,7 +31,7 @@ from phygitals_async._structuring.scalars import (
     structure_literal,
 )
 from phygitals_async._structuring.unstructuring import register_unstructure_hooks
-from phygitals_async.models.fields import ABSENT, instant, number, optional_number
+from phygitals_async.models.fields import ABSENT, Instant, datetime_class, instant, number, optional_number
 
 _LOOSE = (
     list,
@@ -80,8 +79,9 @@ def register_hooks(converter: Converter) -> None:
     # By predicate, as cattrs does with its own: so that a predicate registered later takes precedence.
     converter.register_structure_hook_factory(_is_a(Decimal), lambda cls: _native_if(cls is Decimal, structure_decimal))
     converter.register_structure_hook_factory(
-        _is_a(datetime), lambda cls: _native_if(cls is datetime, structure_datetime, instant)
+        _is_a(datetime_class()), lambda cls: _native_if(cls is datetime_class(), structure_datetime, instant)
     )
+    converter.register_structure_hook_factory(lambda cls: cls == Instant, _structure_instant)
     converter.register_structure_hook(bytes, _refuse)
     converter.register_structure_hook_func(_is_loose, _refuse)
     converter.register_structure_hook_factory(_is_literal, structure_literal)
@@ -100,6 +100,12 @@ def _is_a(base: type) -> Callable[[Any], bool]:
 
 def _native_if(native: bool, hook: Callable[[Any, Any], Any], needs: Callable[..., None] | None = None) -> Any:
     return _Native(hook, needs) if native else hook
+
+
+def _structure_instant(_: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    moment = datetime_class()
+    inner = converter.get_structure_hook(moment)
+    return _like(lambda value, _: inner(value, moment), inner)
 
 
 def is_native(hook: Any, validator: Any = None) -> bool:

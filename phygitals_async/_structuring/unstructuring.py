@@ -11,13 +11,13 @@ from typing import Any
 import attrs
 from cattrs import Converter
 
-from phygitals_async.models.fields import NULLABLE, OpenEnum
+from phygitals_async.models.fields import NULLABLE, OpenEnum, datetime_class
 
 
 def register_unstructure_hooks(converter: Converter) -> None:
     """Make a converter write models."""
     converter.register_unstructure_hook(Decimal, _unstructure_decimal)
-    converter.register_unstructure_hook(datetime, _unstructure_datetime)
+    converter.register_unstructure_hook(datetime_class(), _unstructure_datetime)
     converter.register_unstructure_hook_factory(attrs.has, _unstructure_attrs)
 
 

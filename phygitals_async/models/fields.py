@@ -5,13 +5,25 @@ from __future__ import annotations
 import enum
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 import attrs
 
 # Marks a field that the API documents as null where there is nothing: None where the answer lacks it too, and always
 # written.
 NULLABLE: Final = {"nullable": True}
+
+
+def datetime_class() -> type[datetime]:
+    """Return `datetime` itself, whatever a library that freezes time has put in the place of that name."""
+    return next(cls for cls in datetime.__mro__ if cls.__module__ == "datetime")
+
+
+# How the models spell `datetime`: such a library replaces the class in every module that has a name for it.
+if TYPE_CHECKING:
+    Instant = datetime
+else:
+    Instant = Annotated[datetime_class(), "UTC"]
 
 _ZERO: Final = timedelta(0)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Decimal, localcontext
+from decimal import Decimal
 
 from attrs import field, frozen
 
-from phygitals_async.models.fields import ABSENT, NULLABLE, OpenEnum, instant, number
+from phygitals_async._arithmetic import exact
+from phygitals_async.models.fields import ABSENT, NULLABLE, Instant, OpenEnum, instant, number
 
 
 class ItemSource(OpenEnum):
@@ -127,8 +128,8 @@ class Item(Shown):
     claw_slug: str | None = field(default=None, metadata=NULLABLE)
     buyback_price: Decimal = field(validator=number)
     mint_address: str | None = field(default=None, metadata=NULLABLE)
-    purchased_at: datetime = field(validator=instant)
-    buyback_expires_at: datetime | None = field(validator=instant)
+    purchased_at: Instant = field(validator=instant)
+    buyback_expires_at: Instant | None = field(validator=instant)
     content: Content
     type: ItemSource | None = None
     collection_address: str | None = None
@@ -154,5 +155,5 @@ class Inventory:
     @property
     def total_buyback(self) -> Decimal:
         """The sum of the items' sellback values, in USD and exact, whether or not each offer is still open."""
-        with localcontext(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN):
+        with exact():
             return sum((item.buyback_price for item in self.items), Decimal(0))

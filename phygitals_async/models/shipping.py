@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import attrs
 from attrs import field, frozen
 
-from phygitals_async.models.fields import NULLABLE, OpenEnum, instant, number, optional_number
+from phygitals_async.models.fields import NULLABLE, Instant, OpenEnum, instant, number, optional_number
 
 
 @frozen(kw_only=True)
@@ -86,7 +85,7 @@ class ShippingQuotes:
     """
 
     session_id: str
-    expires_at: datetime = field(validator=instant)
+    expires_at: Instant = field(validator=instant)
     quotes: tuple[ShippingQuote, ...]
 
     @property
@@ -182,7 +181,7 @@ class ShippingOrder:
     currency: str | None = field(default=None, metadata=NULLABLE)
     destination: dict[str, Any]
     items: tuple[OrderItem, ...]
-    created_at: datetime = field(validator=instant)
-    shipped_at: datetime | None = field(default=None, metadata=NULLABLE, validator=instant)
-    delivered_at: datetime | None = field(default=None, metadata=NULLABLE, validator=instant)
+    created_at: Instant = field(validator=instant)
+    shipped_at: Instant | None = field(default=None, metadata=NULLABLE, validator=instant)
+    delivered_at: Instant | None = field(default=None, metadata=NULLABLE, validator=instant)
     error_message: str | None = field(default=None, metadata=NULLABLE)

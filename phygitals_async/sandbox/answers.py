@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from phygitals_async._arithmetic import rounded
 from phygitals_async._structuring.converter import PhygitalsConverter
 from phygitals_async.models import (
     Card,
@@ -198,7 +199,8 @@ class Answers:
 
 def feed_value(buyback_price: Decimal) -> Decimal:
     """Return the value, in USD, that the feed shows for an item that sells back for `buyback_price` (S23)."""
-    return cents(buyback_price / _FEED_FRACTION)
+    with rounded():
+        return cents(buyback_price / _FEED_FRACTION)
 
 
 def _order_item(holding: Holding) -> OrderItem:

@@ -13,6 +13,7 @@ from typing import Final
 
 from attrs import define, evolve, field
 
+from phygitals_async._arithmetic import exact
 from phygitals_async.models import Content, Item, OrderStatus, ShippingQuote
 from phygitals_async.sandbox.catalogue import Listing, PackStock, cents
 from phygitals_async.sandbox.options import SandboxOptions
@@ -274,7 +275,8 @@ class Ledger:
 
     def _live_price(self, holding: Holding) -> Decimal:
         price, factor = holding.item.buyback_price, self.options.price_factor
-        return price if factor == 1 else cents(price * factor)
+        with exact():
+            return price if factor == 1 else cents(price * factor)
 
     def _base64url(self, size: int) -> str:
         return base64.urlsafe_b64encode(self.rng.randbytes(size)).decode()

@@ -199,7 +199,7 @@ def __getattr__(name: str) -> typing.Any:
         modules = (importlib.import_module(f"{__name__}.{module}") for module in _MODULES)
         return globals().setdefault(name, next(getattr(module, name) for module in modules if hasattr(module, name)))
     if name == "__version__":
-        return importlib.import_module(f"{__name__}.version").version()
+        return importlib.import_module(f"{__name__}.version").VERSION
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
 

@@ -38,7 +38,7 @@ from phygitals_async.models import (
 )
 from phygitals_async.observer import Hooks, Observer
 from phygitals_async.transport import Transport
-from phygitals_async.version import version
+from phygitals_async.version import VERSION
 
 
 class PhygitalsClient:
@@ -102,7 +102,7 @@ class PhygitalsClient:
         headers = {
             "X-API-Key": settings.api_key,
             "Accept": "application/json",
-            "User-Agent": f"phygitals-async/{version()}",
+            "User-Agent": f"phygitals-async/{VERSION}",
         }
         self._engine = Engine(
             transport,

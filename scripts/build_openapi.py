@@ -19,7 +19,7 @@ from phygitals_async import PhygitalsClient, models
 from phygitals_async._api.arguments import Argument
 from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_async._api.operation import Effect, Operation
-from phygitals_async.version import version
+from phygitals_async.version import VERSION
 
 TARGET: Final = Path(__file__).parent.parent / "docs" / "openapi.json"
 _REF: Final = "#/components/schemas/{name}"
@@ -54,7 +54,7 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Phygitals Partner API",
-            "version": version(),
+            "version": VERSION,
             "summary": "As phygitals-async speaks it; not published by the vendor.",
         },
         "servers": [

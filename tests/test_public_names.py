@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ import pytest
 
 import phygitals_async
 import phygitals_transports
-from phygitals_async import models
+from phygitals_async import models, version
 from support import ROOT
 
 CORE = Path(phygitals_async.__file__).parent
@@ -74,13 +75,45 @@ def test_every_public_name_is_documented() -> None:
 
 
 def test_the_version_is_the_distributions() -> None:
-    """`__version__` is what pyproject.toml says, and an unknown name is none."""
+    """`__version__` is what the build takes for the version, and an unknown name is none."""
     with (ROOT / "pyproject.toml").open("rb") as file:
-        assert phygitals_async.__version__ == tomllib.load(file)["project"]["version"]
+        project = tomllib.load(file)
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == "phygitals_async/version.py"
+    assert phygitals_async.__version__ == version.VERSION
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", phygitals_async.__version__)
     with pytest.raises(AttributeError, match="'phygitals_async' has no attribute 'nonsense'"):
         _ = phygitals_async.nonsense
     assert not hasattr(phygitals_async, "nonsense")
+
+
+def test_it_works_without_metadata_of_a_distribution(tmp_path: Path) -> None:
+    """As in a zip of a cloud function, in an executable, or vendored: there is a version, a client and a command."""
+    archive = tmp_path / "packages.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for package in (CORE, Path(phygitals_transports.__file__).parent):
+            for file in package.rglob("*.py"):
+                packed.write(file, file.relative_to(package.parent))
+    program = f"""if True:
+        import sys
+        from importlib import metadata
+
+        sys.path.insert(0, {str(archive)!r})
+        metadata.Distribution.discover = classmethod(lambda *_, **__: iter(()))
+        import phygitals_async
+        from phygitals_async.sandbox.__main__ import main
+
+        assert phygitals_async.__file__.startswith({str(archive)!r})
+        api = phygitals_async.PhygitalsClient(api_key="sandbox-test")
+        print(phygitals_async.__version__, api)
+        try:
+            main(["--help"])
+        except SystemExit as end:
+            print(end.code)
+    """
+    shown = _run(program).splitlines()
+    assert shown[0].startswith(f"{version.VERSION} <PhygitalsClient sandbox at")
+    assert shown[-1] == "0"
 
 
 @pytest.mark.parametrize("statement", ["import phygitals_async", "from phygitals_async import *"])

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
 import tomllib
+import typing
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
+from typing import Any
 
 import pytest
 
@@ -72,6 +76,43 @@ def test_every_public_name_is_documented() -> None:
     documented = {name: value for name, value in named.items() if inspect.isclass(value) or inspect.isfunction(value)}
     assert len(documented) > 30
     assert [name for name, value in documented.items() if not (value.__doc__ or "").strip()] == []
+
+
+def _public_modules() -> Iterator[ModuleType]:
+    for package in (phygitals_async, phygitals_transports):
+        yield package
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not any(re.match("_(?!_main__$)", part) for part in found.name.split(".")):
+                yield importlib.import_module(found.name)
+
+
+def _signatures() -> Iterator[tuple[str, Any]]:
+    """Yield each public class and function that is ours, and each method and property, with its full name."""
+    for module in _public_modules():
+        names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
+        for value in (getattr(module, name) for name in names):
+            if not isinstance(value, type | FunctionType) or not value.__module__.startswith("phygitals"):
+                continue
+            yield f"{value.__module__}.{value.__qualname__}", value
+            for name, member in vars(value).items() if isinstance(value, type) else ():
+                function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+                if inspect.isfunction(function):
+                    yield f"{value.__module__}.{value.__qualname__}.{name}", function
+
+
+def test_every_public_signature_resolves_at_run_time() -> None:
+    """Dependency injection, command lines and schemas are made from the types of arguments."""
+    found = dict(_signatures())
+    assert "phygitals_async.client.PhygitalsClient.__init__" in found
+    assert "phygitals_transports.aiohttp.AiohttpTransport" in found
+    assert len(found) > 500
+    unresolved = {}
+    for name, value in found.items():
+        try:
+            typing.get_type_hints(value)
+        except (NameError, TypeError) as error:
+            unresolved[name] = error
+    assert unresolved == {}
 
 
 def test_the_version_is_the_distributions() -> None:

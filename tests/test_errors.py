@@ -149,6 +149,7 @@ def test_whether_the_request_was_sent_is_told_by_the_class() -> None:
         "ClientClosed",
         "NotAttempted",
         "ConnectError",
+        "CertificateRefused",
     }
     assert unknown == {"TransportError", "ConnectionLost", "DeadlineExceeded", "ProtocolError", "OutcomeUnknown"}
 

@@ -497,13 +497,16 @@ def test_a_forgotten_transport_of_ended_loops() -> None:
     assert [str(warning.message) for warning in caught] == []
 
 
-def test_two_event_loops_at_once() -> None:
-    """A transport in use by a loop that still lives is refused to another, and goes on serving the first."""
+def test_two_event_loops_in_turn() -> None:
+    """A transport left by a loop that stopped serves the next, with a session of its own, and the first again."""
     transport = AiohttpTransport()
     with asyncio.Runner() as first:
         assert first.run(send_to_a_new_server(transport)) == b"ok"
-        with asyncio.Runner() as second, pytest.raises(ConfigurationError, match="another event loop"):
-            second.run(send_to_a_new_server(transport))
+        left = transport._own.session
+        assert left is not None
+        with asyncio.Runner() as second, pytest.warns(RuntimeWarning, match="this AiohttpTransport was left by"):
+            assert second.run(send_to_a_new_server(transport)) == b"ok"
+        assert left.closed
         assert first.run(send_to_a_new_server(transport)) == b"ok"
         first.run(transport.aclose())
 

@@ -112,7 +112,7 @@ class PhygitalsClient:
             max_in_flight=max_in_flight,
             rate=rate,
             retry=RetryPolicy() if retry is None else retry,
-            hooks=None if observer is None else Hooks(observer),
+            hooks=None if observer is None else Hooks(observer, settings.root),
         )
 
     def __repr__(self) -> str:

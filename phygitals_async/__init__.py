@@ -19,6 +19,7 @@ if typing.TYPE_CHECKING:
         AuthenticationError,
         BadRequest,
         CardNotFound,
+        CertificateRefused,
         ClientClosed,
         ConfigurationError,
         ConnectError,
@@ -100,6 +101,7 @@ __all__ = [
     "Call",
     "Card",
     "CardNotFound",
+    "CertificateRefused",
     "ChaseCard",
     "ClientClosed",
     "ConfigurationError",
@@ -205,7 +207,7 @@ def __getattr__(name: str) -> typing.Any:
         modules = (importlib.import_module(f"{__name__}.{module}") for module in _MODULES)
         return globals().setdefault(name, next(getattr(module, name) for module in modules if hasattr(module, name)))
     if name == "__version__":
-        return importlib.import_module(f"{__name__}.version").version()
+        return importlib.import_module(f"{__name__}.version").VERSION
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
 

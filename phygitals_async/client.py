@@ -41,7 +41,7 @@ from phygitals_async.models import (
 )
 from phygitals_async.observer import Hooks, Observer
 from phygitals_async.transport import Transport
-from phygitals_async.version import version
+from phygitals_async.version import VERSION
 
 
 @public
@@ -111,7 +111,7 @@ class PhygitalsClient:
         headers = {
             "X-API-Key": settings.api_key,
             "Accept": "application/json",
-            "User-Agent": f"phygitals-async/{version()}",
+            "User-Agent": f"phygitals-async/{VERSION}",
         }
         self._engine = Engine(
             transport,
@@ -126,7 +126,7 @@ class PhygitalsClient:
             max_in_flight=max_in_flight,
             rate=rate,
             retry=RetryPolicy() if retry is None else retry,
-            hooks=None if observer is None else Hooks(observer),
+            hooks=None if observer is None else Hooks(observer, settings.root),
         )
 
     def __repr__(self) -> str:
@@ -239,7 +239,7 @@ class PhygitalsClient:
         )
 
     async def get_purchase(self, session_id: str, *, deadline: float | None = None) -> Purchase | None:
-        """Return a purchase, or None while it is pending (API sheet, 2.6).
+        """Return a purchase with its items, or None while it is pending or has none yet (API sheet, 2.6).
 
         The API may hold the request for about 6 seconds. Sandbox purchases are never pending.
 

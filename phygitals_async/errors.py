@@ -10,6 +10,7 @@
     ├── PurchasePending (TimeoutError)       a purchase was still pending when waiting for it ended
     ├── TransportError                       no usable answer
     │   ├── ConnectError                     never sent
+    │   │   └── CertificateRefused
     │   ├── ConnectionLost
     │   ├── DeadlineExceeded (TimeoutError)
     │   ├── ProtocolError
@@ -209,6 +210,13 @@ class ConnectError(TransportError):
     """No connection could be made: name lookup, refusal, TLS or proxy. The request was certainly not sent."""
 
     sent = Sent.NEVER
+
+
+class CertificateRefused(ConnectError):
+    """The server's TLS certificate was refused: it is not trusted, has expired, or belongs to another host.
+
+    The text names the host and the reason. It is not repeated, and it ends a poll: somebody has to put it right.
+    """
 
 
 class ConnectionLost(TransportError):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from inspect import iscoroutinefunction
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from phygitals_async.errors import ConfigurationError, PhygitalsError
 from phygitals_async.progress import Progress
@@ -21,10 +22,18 @@ class Call:
     Attributes:
         operation: The client method, such as `get_inventory`.
         attempts: Requests handed to the transport so far.
+        method: The HTTP method.
+        path: The path of the URL, with a name in braces in the place of each id.
+        host: The host of the URL.
+        port: Its port.
     """
 
     operation: str
     attempts: int = 0
+    method: str = field(default="", kw_only=True)
+    path: str = field(default="", kw_only=True)
+    host: str = field(default="", kw_only=True)
+    port: int = field(default=0, kw_only=True)
 
 
 @frozen
@@ -57,8 +66,15 @@ class Observer(Protocol):
         """A call begins."""
         return
 
+    def attempting(self, call: Call) -> None:
+        """An attempt begins. It is sent in the task and context that this is called in.
+
+        An observer that is no subclass may leave this one out.
+        """
+        return
+
     def attempted(self, call: Call, attempt: Attempt) -> None:
-        """An attempt is over."""
+        """An attempt is over. Unless it was abandoned with its event loop, this is called where `attempting` was."""
         return
 
     def retrying(self, call: Call, seconds: float) -> None:
@@ -75,29 +91,48 @@ class Observer(Protocol):
 
 
 HOOKS: Final = tuple(name for name in vars(Observer) if not name.startswith("_"))
+_OPTIONAL: Final = "attempting"
 
 
 class Hooks:
     """Calls the methods of an observer, and keeps what they raise away from the call they watch.
 
+    Args:
+        observer: Whose methods.
+        root: What the path of every request is appended to.
+
     Raises:
         ConfigurationError: The observer lacks one of the methods, or has it as a coroutine function.
     """
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, root: str) -> None:
         for name in HOOKS:
-            hook = getattr(observer, name, None)
+            hook = getattr(observer, name, _nothing if name == _OPTIONAL else None)
             if not callable(hook) or iscoroutinefunction(hook):
                 msg = f"the observer's {name} must be a plain method"
                 raise ConfigurationError(msg)
         self._observer = observer
         self._faulty: set[str] = set()
+        url = urlsplit(root)
+        self._path = url.path
+        self._host = url.hostname or ""
+        self._port = url.port or {"http": 80}.get(url.scheme, 443)
+
+    def begin(self, operation: str, method: str, path: str) -> Call:
+        """Tell of a call that begins, and return what every other hook gets to see of it."""
+        call = Call(operation, method=method, path=self._path + path, host=self._host, port=self._port)
+        self.notify("started", call)
+        return call
 
     def notify(self, name: str, *arguments: Any) -> None:
         """Call one of the `HOOKS`."""
         try:
-            getattr(self._observer, name)(*arguments)
+            getattr(self._observer, name, _nothing)(*arguments)
         except Exception:  # The observer's own bug, logged with its traceback: it must not cost a purchase its result.
             if name not in self._faulty:
                 self._faulty.add(name)
                 logger.exception("the observer's %s failed; it will be called on, and not logged again", name)
+
+
+def _nothing(*_: object) -> None:
+    """Stand in for a hook that was left out."""

@@ -1,15 +1,27 @@
 """Traces of calls, for programs that use OpenTelemetry: `pip install phygitals-async[opentelemetry]`.
 
-One span for each call of an operation, from its beginning to its last attempt, so one for each lookup of a bulk run; no
-ids, no keys, no URLs.
+One span for each call of an operation, from its beginning to its last attempt, so one for each lookup of a bulk run. It
+is the current one while an attempt is made, so that the spans of an instrumented HTTP library stand below it. Its
+attributes are those of the HTTP semantic conventions, but for `url.full`: no id, no key and no URL gets into a span.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from contextvars import Token
 from weakref import WeakKeyDictionary
 
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, get_tracer
+from opentelemetry import context
+from opentelemetry.trace import (
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    Tracer,
+    get_tracer,
+    set_span_in_context,
+)
 
 from phygitals_async.errors import PhygitalsError
 from phygitals_async.observer import Attempt, Call, Observer
@@ -26,14 +38,31 @@ class OpenTelemetryObserver(Observer):
         self._tracer = tracer or get_tracer("phygitals_async")
         self._spans: WeakKeyDictionary[Call, Span] = WeakKeyDictionary()
         self._attempts: WeakKeyDictionary[Call, tuple[Attempt, int]] = WeakKeyDictionary()
+        self._tokens: WeakKeyDictionary[Call, Token[context.Context]] = WeakKeyDictionary()
 
     def started(self, call: Call) -> None:
         """Start the call's span, below the span that is current."""
-        self._spans[call] = self._tracer.start_span(f"phygitals {call.operation}", kind=SpanKind.CLIENT)
+        attributes: dict[str, str | int] = {
+            "http.request.method": call.method,
+            "server.address": call.host,
+            "server.port": call.port,
+            "url.template": call.path,
+        }
+        self._spans[call] = self._tracer.start_span(
+            f"phygitals {call.operation}", kind=SpanKind.CLIENT, attributes=attributes
+        )
+
+    def attempting(self, call: Call) -> None:
+        """Make the call's span the current one."""
+        self._tokens[call] = context.attach(set_span_in_context(self._spans[call]))
 
     def attempted(self, call: Call, attempt: Attempt) -> None:
-        """Keep the attempt: the last one is what the span shows."""
+        """Keep the attempt: the last one is what the span shows. The span that was current before is so again."""
         self._attempts[call] = attempt, time.time_ns()
+        token = self._tokens.pop(call)
+        # As `context.detach` does, which logs an error where a call was abandoned and is collected in another context.
+        with suppress(ValueError):
+            token.var.reset(token)
 
     def retrying(self, call: Call, seconds: float) -> None:
         """Add an event for the pause."""
@@ -46,12 +75,15 @@ class OpenTelemetryObserver(Observer):
         if (last := self._attempts.pop(call, None)) is not None:
             # In a bulk run the answer may wait for its consumer long after it came.
             attempt, ended = last
-            span.set_attribute("http.request.resend_count", call.attempts - 1)
             span.set_attribute("http.request.body.size", attempt.request_bytes)
+            if call.attempts > 1:
+                span.set_attribute("http.request.resend_count", call.attempts - 1)
             if attempt.status is not None:
                 span.set_attribute("http.response.status_code", attempt.status)
-                span.set_attribute("http.response.body.size", attempt.response_bytes)
+                # The conventions count the bytes on the wire, and call something else so.
+                span.set_attribute("phygitals.response.decoded_size", attempt.response_bytes)
         if error is not None:
             span.set_attribute("error.type", error.__name__)
-            span.set_status(Status(StatusCode.ERROR, error.__name__))
+            tells = last is None or attempt.status is None or attempt.status < 400
+            span.set_status(Status(StatusCode.ERROR, error.__name__ if tells else None))
         span.end(ended)

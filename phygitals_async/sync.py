@@ -186,7 +186,7 @@ class PhygitalsClient(Door):
         return self._call(self._api.start_purchase, pack_id, amount, user_id, deadline=deadline)
 
     def get_purchase(self, session_id: str, *, deadline: float | None = None) -> Purchase | None:
-        """Return a purchase, or None while it is pending (API sheet, 2.6).
+        """Return a purchase with its items, or None while it is pending or has none yet (API sheet, 2.6).
 
         The API may hold the request for about 6 seconds. Sandbox purchases are never pending.
 

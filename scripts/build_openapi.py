@@ -23,7 +23,7 @@ from phygitals_async._api.arguments import ID
 from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_async._api.operation import Effect, Operation
 from phygitals_async.models.fields import EMPTY_IF_NULL, ROWS
-from phygitals_async.version import version
+from phygitals_async.version import VERSION
 
 _ROOT: Final = Path(__file__).parent.parent
 TARGET: Final = _ROOT / "docs" / "openapi.json"
@@ -175,7 +175,7 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Phygitals Partner API",
-            "version": version(),
+            "version": VERSION,
             "summary": "As phygitals-async speaks it; not published by the vendor.",
             "contact": {"name": "Phygitals, the vendor of the API", "email": "hello@phygitals.com"},
             "license": {"name": "MIT", "identifier": "MIT"},

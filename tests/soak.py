@@ -31,6 +31,7 @@ from phygitals_async import (
     Destination,
     Failed,
     Inventory,
+    Observer,
     Outcome,
     OutcomeUnknown,
     PhygitalsClient,
@@ -232,7 +233,7 @@ async def _write(writer: asyncio.StreamWriter, response: Response, *, cut: bool 
 
 
 @define
-class Books:
+class Books(Observer):
     """An observer that counts.
 
     Attributes:

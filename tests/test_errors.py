@@ -153,6 +153,7 @@ def test_whether_the_request_was_sent_is_told_by_the_class() -> None:
         "NotAttempted",
         "NotOwned",
         "ConnectError",
+        "CertificateRefused",
     }
     assert unknown == {"TransportError", "ConnectionLost", "DeadlineExceeded", "ProtocolError", "OutcomeUnknown"}
 

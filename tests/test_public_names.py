@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
 import tomllib
+import typing
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
+from typing import Any
 
 import pytest
 
 import phygitals_async
 import phygitals_transports
-from phygitals_async import models
+from phygitals_async import models, version
 from support import ROOT
 
 CORE = Path(phygitals_async.__file__).parent
@@ -73,14 +78,83 @@ def test_every_public_name_is_documented() -> None:
     assert [name for name, value in documented.items() if not (value.__doc__ or "").strip()] == []
 
 
+def _public_modules() -> Iterator[ModuleType]:
+    for package in (phygitals_async, phygitals_transports):
+        yield package
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not any(re.match("_(?!_main__$)", part) for part in found.name.split(".")):
+                yield importlib.import_module(found.name)
+
+
+def _signatures() -> Iterator[tuple[str, Any]]:
+    """Yield each public class and function that is ours, and each method and property, with its full name."""
+    for module in _public_modules():
+        names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
+        for value in (getattr(module, name) for name in names):
+            if not isinstance(value, type | FunctionType) or not value.__module__.startswith("phygitals"):
+                continue
+            yield f"{value.__module__}.{value.__qualname__}", value
+            for name, member in vars(value).items() if isinstance(value, type) else ():
+                function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+                if inspect.isfunction(function):
+                    yield f"{value.__module__}.{value.__qualname__}.{name}", function
+
+
+def test_every_public_signature_resolves_at_run_time() -> None:
+    """Dependency injection, command lines and schemas are made from the types of arguments."""
+    found = dict(_signatures())
+    assert "phygitals_async.client.PhygitalsClient.__init__" in found
+    assert "phygitals_transports.aiohttp.AiohttpTransport" in found
+    assert len(found) > 500
+    unresolved = {}
+    for name, value in found.items():
+        try:
+            typing.get_type_hints(value)
+        except (NameError, TypeError) as error:
+            unresolved[name] = error
+    assert unresolved == {}
+
+
 def test_the_version_is_the_distributions() -> None:
-    """`__version__` is what pyproject.toml says, and an unknown name is none."""
+    """`__version__` is what the build takes for the version, and an unknown name is none."""
     with (ROOT / "pyproject.toml").open("rb") as file:
-        assert phygitals_async.__version__ == tomllib.load(file)["project"]["version"]
+        project = tomllib.load(file)
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == "phygitals_async/version.py"
+    assert phygitals_async.__version__ == version.VERSION
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", phygitals_async.__version__)
     with pytest.raises(AttributeError, match="'phygitals_async' has no attribute 'nonsense'"):
         _ = phygitals_async.nonsense
     assert not hasattr(phygitals_async, "nonsense")
+
+
+def test_it_works_without_metadata_of_a_distribution(tmp_path: Path) -> None:
+    """As in a zip of a cloud function, in an executable, or vendored: there is a version, a client and a command."""
+    archive = tmp_path / "packages.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for package in (CORE, Path(phygitals_transports.__file__).parent):
+            for file in package.rglob("*.py"):
+                packed.write(file, file.relative_to(package.parent))
+    program = f"""if True:
+        import sys
+        from importlib import metadata
+
+        sys.path.insert(0, {str(archive)!r})
+        metadata.Distribution.discover = classmethod(lambda *_, **__: iter(()))
+        import phygitals_async
+        from phygitals_async.sandbox.__main__ import main
+
+        assert phygitals_async.__file__.startswith({str(archive)!r})
+        api = phygitals_async.PhygitalsClient(api_key="sandbox-test")
+        print(phygitals_async.__version__, api)
+        try:
+            main(["--help"])
+        except SystemExit as end:
+            print(end.code)
+    """
+    shown = _run(program).splitlines()
+    assert shown[0].startswith(f"{version.VERSION} <PhygitalsClient sandbox at")
+    assert shown[-1] == "0"
 
 
 @pytest.mark.parametrize("statement", ["import phygitals_async", "from phygitals_async import *"])

@@ -44,11 +44,12 @@ def _salvage_amount(value: object) -> Decimal | None:
 
 
 def _read_purchase(answer: models.PurchaseAnswer) -> models.Purchase | None:
-    if answer.result is not None:
+    # The items come with fulfilment: a result may be there before them (API sheet, 2.6).
+    if answer.result is not None and answer.result.nfts:
         return answer.result
     if answer.error is not None or answer.status == "failed":
         raise errors.TransactionFailed(status=200, message=answer.error or "status: failed")
-    if answer.status == "pending":
+    if answer.status == "pending" or answer.result is not None:
         return None
     raise errors.DecodeError("neither a fulfilled, a pending nor a failed purchase", problems=["$.result: missing"])
 

@@ -76,8 +76,7 @@ class Exchange(Generic[T]):
         else:
             self._priority = Priority.SINGLE if self._lookup is None else Priority.BULK
         if engine.hooks is not None:
-            self._call = Call(operation.name)
-            engine.hooks.notify("started", self._call)
+            self._call = engine.hooks.begin(operation.name, operation.method, operation.path)
 
     async def send(self) -> Self:
         """Send it until there is a 2xx answer, or raise the `PhygitalsError` that tells why there is none."""
@@ -214,6 +213,8 @@ class Exchange(Generic[T]):
         limit = left if self._irreversible else min(left, engine.attempt_timeout)
         response: Response | None = None
         failure: PhygitalsError | None = None
+        if engine.hooks is not None:
+            engine.hooks.notify("attempting", self._call)
         try:
             response = await engine.deadlines.within(limit, engine.transport.send, request)
             engine.wire.check_status(self._operation, self._arguments, response)
@@ -278,8 +279,8 @@ class Exchange(Generic[T]):
         # The pace alone bounds the repeats after a 429; the others have a budget.
         if pause is None or now + pause >= self._latest or not (verdict.is_limit or engine.budget.take()):
             raise error
-        why = type(error).__name__
-        logger.info("%s: attempt %d: %s; again in %.2f s", self._operation.name, self._attempts, why, pause)
+        told = (self._operation.name, self._attempts, type(error).__name__, pause)
+        logger.log(logging.INFO if verdict.is_limit else logging.WARNING, "%s: attempt %d: %s; again in %.2f s", *told)
         if engine.hooks is not None:
             engine.hooks.notify("retrying", self._call, pause)
         await self._admission.rest(pause)

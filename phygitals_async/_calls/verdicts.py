@@ -15,6 +15,7 @@ from attrs import frozen
 from phygitals_async._api.operation import Effect
 from phygitals_async.errors import (
     BadRequest,
+    CertificateRefused,
     ConnectError,
     ConnectionLost,
     DeadlineExceeded,
@@ -58,7 +59,7 @@ class _Failure(enum.Enum):
     TOO_EARLY = enum.auto()  # 425: not acted on
     ELSEWHERE = enum.auto()  # 301, 307, 308: asks to send the same to another address; not acted on
     UNDOCUMENTED = enum.auto()  # a 2xx that is not what the API documents, a status of no class, or no word of it
-    REFUSED = enum.auto()  # the API said no, or nothing was attempted
+    REFUSED = enum.auto()  # the API said no, nothing was attempted, or the server is not to be trusted
 
 
 # may be repeated: a read, a call that moves money or goods; leaves the outcome open; may pass
@@ -105,7 +106,7 @@ def _failure(error: PhygitalsError) -> _Failure:
 
 def _failed_exchange(error: TransportError) -> _Failure:
     if error.sent is Sent.NEVER:
-        return _Failure.NEVER_SENT
+        return _Failure.REFUSED if isinstance(error, CertificateRefused) else _Failure.NEVER_SENT
     if isinstance(error, RedirectRefused) and error.status in _ASKS_ELSEWHERE:
         return _Failure.ELSEWHERE
     if isinstance(error, ConnectError | ConnectionLost | DeadlineExceeded | ProtocolError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -33,8 +34,10 @@ class Affinity:
     def must_start_afresh(self) -> bool:
         """Whether this is the first use, or the first after the former loop ended or the process was forked.
 
+        A loop that stopped and was never closed has ended too, with a `RuntimeWarning`: it may be run again.
+
         Raises:
-            ConfigurationError: The former loop is still there: sharing across loops or threads would corrupt both.
+            ConfigurationError: The former loop still runs: sharing across loops or threads would corrupt both.
         """
         try:
             runtime: Any = asyncio.get_running_loop()
@@ -42,13 +45,17 @@ class Affinity:
             runtime = anyio.lowlevel.current_token().native_token
         if runtime is self._runtime and os.getpid() == self._process:
             return False
-        if self._runtime is not None and os.getpid() == self._process and not _is_over(self._runtime):
+        former = self._runtime if os.getpid() == self._process else None
+        if former is not None and _still_runs(former):
             msg = f"{self._owner} is in use by another event loop; make one for each loop"
             raise ConfigurationError(msg)
         self._runtime, self._process = runtime, os.getpid()
         # A loop of asyncio is asked itself: anyio finds out each time which loop it is. But where it only hosts
         # trio, it is trio's clock that everything here sleeps by.
         self.now = anyio.current_time if current_task() is None else runtime.time
+        if isinstance(former, asyncio.AbstractEventLoop) and not former.is_closed():
+            msg = f"{self._owner} was left by an event loop that stopped and was never closed; it starts afresh here"
+            warnings.warn(msg, RuntimeWarning, stacklevel=2)
         return True
 
 
@@ -81,14 +88,14 @@ def current_task() -> asyncio.Task[Any] | None:
         return None
 
 
-def _is_over(runtime: Any) -> bool:
-    if hasattr(runtime, "is_closed"):
-        return bool(runtime.is_closed())
+def _still_runs(runtime: Any) -> bool:
+    if isinstance(runtime, asyncio.AbstractEventLoop):
+        return runtime.is_running()
     try:
         runtime.run_sync_soon(_nothing)
     except RuntimeError:
-        return True
-    return False
+        return False
+    return True
 
 
 def _nothing() -> None:

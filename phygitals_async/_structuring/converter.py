@@ -17,7 +17,9 @@ from typing import Any, Final, NoReturn, TypeVar
 import msgspec
 from cattrs import Converter
 
-from phygitals_async._structuring.hooks import is_native, is_union, register_hooks, type_name
+from phygitals_async._structuring.hooks import is_native, register_hooks
+from phygitals_async._structuring.kinds import is_union, type_name
+from phygitals_async._structuring.number_texts import finder_of_odd_numbers
 from phygitals_async._structuring.problems import BAD_VALUE, bounded_errors, problems_of
 from phygitals_async._structuring.rows import readable_part
 from phygitals_async._structuring.scalars import exact_number
@@ -83,12 +85,15 @@ class PhygitalsConverter(Converter):
             # A user's type that the hooks cover and msgspec does not, such as a subclass of str.
             return explain
 
+        has_odd_numbers = finder_of_odd_numbers(cl)
+
         def fast(data: bytes) -> T:
             try:
                 # msgspec does not look inside the strings of unknown fields.
                 if not data.isascii():
                     data.decode()
-                return decode(data)
+                if not has_odd_numbers(data):
+                    return decode(data)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ArithmeticError):
                 pass
             # Outside the handler: the other library's errors quote the body, and are not to be chained.

@@ -5,15 +5,10 @@ Every hook checks before it builds: a wrong type is an error with its path and n
 
 from __future__ import annotations
 
-import collections
-import collections.abc
-import types
 import typing
 from collections.abc import Callable
 from contextvars import ContextVar
-from datetime import datetime
 from decimal import Decimal
-from enum import Enum
 from typing import Any
 
 import attrs
@@ -21,6 +16,15 @@ from attrs import frozen
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, override
 
+from phygitals_async._structuring.kinds import (
+    is_a,
+    is_enum,
+    is_literal,
+    is_loose,
+    is_object,
+    is_sequence,
+    is_union,
+)
 from phygitals_async._structuring.problems import build_members
 from phygitals_async._structuring.scalars import (
     JSON_NAMES,
@@ -32,28 +36,16 @@ from phygitals_async._structuring.scalars import (
 )
 from phygitals_async._structuring.texts import check_text, structure_anything, structure_text
 from phygitals_async._structuring.unstructuring import register_unstructure_hooks
-from phygitals_async.models.fields import EMPTY_IF_NULL, NULL, instant, number, optional_number
-
-_LOOSE = (
-    list,
-    tuple,
-    set,
-    frozenset,
-    dict,
-    bytearray,
-    collections.deque,
-    collections.OrderedDict,
-    collections.defaultdict,
-    collections.Counter,
-    collections.abc.Sequence,
-    collections.abc.MutableSequence,
-    collections.abc.Set,
-    collections.abc.MutableSet,
-    collections.abc.Mapping,
-    collections.abc.MutableMapping,
-    collections.abc.Iterable,
+from phygitals_async.models.fields import (
+    ABSENT,
+    EMPTY_IF_NULL,
+    NULL,
+    Instant,
+    datetime_class,
+    instant,
+    number,
+    optional_number,
 )
-
 
 # The classes whose hooks are being made: one that holds itself must not go round in circles.
 _in_the_making: ContextVar[frozenset[Any]] = ContextVar("in_the_making", default=frozenset())
@@ -78,28 +70,31 @@ def register_hooks(converter: Converter) -> None:
     for cls, hook in SCALARS.items():
         converter.register_structure_hook(cls, _Native(structure_text if cls is str else hook))
     # By predicate, as cattrs does with its own: so that a predicate registered later takes precedence.
-    converter.register_structure_hook_factory(_is_a(Decimal), lambda cls: _native_if(cls is Decimal, structure_decimal))
+    converter.register_structure_hook_factory(is_a(Decimal), lambda cls: _native_if(cls is Decimal, structure_decimal))
     converter.register_structure_hook_factory(
-        _is_a(datetime), lambda cls: _native_if(cls is datetime, structure_datetime, instant)
+        is_a(datetime_class()), lambda cls: _native_if(cls is datetime_class(), structure_datetime, instant)
     )
+    converter.register_structure_hook_factory(lambda cls: cls == Instant, _structure_instant)
     converter.register_structure_hook(bytes, _refuse)
-    converter.register_structure_hook_func(_is_loose, _refuse)
-    converter.register_structure_hook_factory(_is_literal, structure_literal)
+    converter.register_structure_hook_func(is_loose, _refuse)
+    converter.register_structure_hook_factory(is_literal, structure_literal)
     converter.register_structure_hook_func(lambda cls: cls is Any, _Native(structure_anything))
-    converter.register_structure_hook_factory(_is_enum, _structure_enum)
+    converter.register_structure_hook_factory(is_enum, _structure_enum)
     converter.register_structure_hook_factory(is_union, _structure_union)
     converter.register_structure_hook_factory(is_sequence, _structure_sequence)
-    converter.register_structure_hook_factory(_is_object, _structure_object)
+    converter.register_structure_hook_factory(is_object, _structure_object)
     converter.register_structure_hook_factory(attrs.has, _structure_attrs)
     register_unstructure_hooks(converter)
 
 
-def _is_a(base: type) -> Callable[[Any], bool]:
-    return lambda cls: isinstance(cls, type) and issubclass(cls, base)
-
-
 def _native_if(native: bool, hook: Callable[[Any, Any], Any], needs: Callable[..., None] | None = None) -> Any:
     return _Native(hook, needs) if native else hook
+
+
+def _structure_instant(_: Any, converter: Converter) -> Callable[[Any, Any], Any]:
+    moment = datetime_class()
+    inner = converter.get_structure_hook(moment)
+    return _like(lambda value, _: inner(value, moment), inner)
 
 
 def is_native(hook: Any, validator: Any = None) -> bool:
@@ -114,22 +109,9 @@ def _like(hook: Callable[[Any, Any], Any], *inner: Any) -> Callable[[Any, Any], 
     return _Native(hook, next((part.needs for part in inner if part.needs is not None), None))
 
 
-def _is_loose(cls: Any) -> bool:
-    """Whether cattrs would coerce into the type: a collection or bytes out of any iterable."""
-    return (typing.get_origin(cls) or cls) in _LOOSE
-
-
 def _refuse(_: Any, cls: Any) -> Any:
     msg = f"register a structure hook for {cls}: unasked, it would be made of anything"
     raise TypeError(msg)
-
-
-def _is_literal(cls: Any) -> bool:
-    return typing.get_origin(cls) is typing.Literal
-
-
-def _is_enum(cls: Any) -> bool:
-    return isinstance(cls, type) and issubclass(cls, Enum)
 
 
 def _structure_enum(_: Any) -> _Native:
@@ -140,11 +122,6 @@ def _structure_enum(_: Any) -> _Native:
         return cls(value)
 
     return _Native(structure)
-
-
-def is_union(cls: Any) -> bool:
-    """Whether a type is a union, in either spelling."""
-    return typing.get_origin(cls) in (typing.Union, types.UnionType)
 
 
 def _structure_union(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
@@ -170,12 +147,6 @@ def _structure_union(cls: Any, converter: Converter) -> Callable[[Any, Any], Any
     return _like(scalar, *hooks.values())
 
 
-def is_sequence(cls: Any) -> bool:
-    """Whether a type is a list, or a tuple of any length."""
-    origin, args = typing.get_origin(cls), typing.get_args(cls)
-    return origin is list or (origin is tuple and len(args) == 2 and args[1] is ...)
-
-
 def _structure_sequence(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     make: type = typing.get_origin(cls)
     member = typing.get_args(cls)[0]
@@ -187,10 +158,6 @@ def _structure_sequence(cls: Any, converter: Converter) -> Callable[[Any, Any], 
         return make(build_members(cls, member, inner, enumerate(value)).values())
 
     return _like(structure, inner)
-
-
-def _is_object(cls: Any) -> bool:
-    return typing.get_origin(cls) is dict and typing.get_args(cls)[0] is str
 
 
 def _structure_object(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
@@ -225,7 +192,12 @@ def _make_attrs_hook(cls: Any, converter: Converter) -> Callable[[Any, Any], Any
         for a in attrs.fields(base)
         if a.validator in _CHECKS or a.metadata == EMPTY_IF_NULL
     }
-    inner = make_dict_structure_fn(cls, converter, _cattrs_detailed_validation=True, **checks)
+    lists: dict[str, Any] = {
+        a.name: override(struct_hook=_or_absent(converter.get_structure_hook(a.type)))
+        for a in attrs.fields(base)
+        if a.default is ABSENT and a.metadata != EMPTY_IF_NULL
+    }
+    inner = make_dict_structure_fn(cls, converter, _cattrs_detailed_validation=True, **checks, **lists)
 
     def structure(value: Any, cl: Any) -> Any:
         if type(value) is not dict:
@@ -254,6 +226,11 @@ def _empty_if_null(attribute: attrs.Attribute[Any], converter: Converter) -> Cal
     return lambda value, cls: NULL if value is None else hook(value, cls)
 
 
+def _or_absent(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Take null for a list that is not in the answer. msgspec refuses it, and so this has the last word."""
+    return lambda value, cls: ABSENT if value is None else hook(value, cls)
+
+
 _CHECKS = (number, optional_number, instant)
 
 
@@ -276,11 +253,3 @@ def _is_filled_by_name(cls: Any, converter: Converter) -> bool:
             for a in attrs.fields(cls)
         )
     )
-
-
-def type_name(cls: Any) -> str:
-    """Name what was expected: a class, an array of them, or either or null."""
-    inner = [type_name(member) for member in typing.get_args(cls) if member not in (..., type(None))]
-    if not inner:
-        return str(getattr(cls, "__name__", cls))
-    return f"array of {inner[0]}" if is_sequence(cls) else " or ".join(inner)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from phygitals_async._structuring.hooks import is_sequence, is_union
+from phygitals_async._structuring.kinds import is_sequence, is_union
 from phygitals_async._structuring.problems import BAD_VALUE
 from phygitals_async.models.fields import ROWS
 from phygitals_async.models.rows import Rows, Unreadable

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 import typing
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+from phygitals_async.models.fields import datetime_class
+
+# Every digit is named: as a class of characters, they would be those of all scripts.
+JSON_NUMBER: Final = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+_is_json_number: Final = re.compile(JSON_NUMBER).fullmatch
+# The dates and times of ISO 8601: `fromisoformat` takes any character between the two.
+_is_iso_8601: Final = re.compile(
+    r"[0-9]{4}-?(?:[0-9]{2}-?[0-9]{2}|W[0-9]{2}(?:-?[0-9])?)[Tt ][0-9][0-9:.,+Zz-]+"
+).fullmatch
 
 JSON_NAMES: dict[type, str] = {
     dict: "an object",
@@ -32,11 +43,19 @@ class Mismatch(ValueError):
 
 def exact_number(text: str) -> Decimal:
     """Read a JSON number with all its digits."""
+    number = _decimal(text)
+    if number.is_nan():
+        # No Decimal can hold it; where a field asks for a number, it is refused unless a float makes it zero.
+        return number if float(text) else Decimal(0)
+    return number
+
+
+def _decimal(text: str | float | Decimal) -> Decimal:
+    """Return the exact Decimal, or NaN where none can hold the number, whatever the caller's context traps."""
     try:
         return Decimal(text)
     except InvalidOperation:
-        # No Decimal can hold it; where a field asks for a number, it is refused unless a float makes it zero.
-        return Decimal("NaN") if float(text) else Decimal(0)
+        return Decimal("NaN")
 
 
 def structure_literal(cls: Any) -> Callable[[Any, Any], Any]:
@@ -92,13 +111,12 @@ def structure_decimal(value: Any, cls: Any) -> Any:
     """Take a number or a numeric string, with all its digits."""
     if type(value) not in (int, float, str, Decimal):
         raise Mismatch("a number or a numeric string", value)
-    try:
-        # Another parser's floats stand for the digits they are written with.
-        number = Decimal(repr(value) if type(value) is float else value)
-    except InvalidOperation:
+    if type(value) is str and _is_json_number(value) is None:
         msg = "expected a number or a numeric string, got other text"
-        raise ValueError(msg) from None
-    if type(value) is not str and not number.is_finite():
+        raise ValueError(msg)
+    # Another parser's floats stand for the digits they are written with.
+    number = _decimal(repr(value) if type(value) is float else value)
+    if not number.is_finite():
         msg = "the number is out of range"
         raise ValueError(msg)
     return number if cls is Decimal else cls(number)
@@ -108,15 +126,26 @@ def structure_datetime(value: Any, cls: Any) -> Any:
     """Take an ISO 8601 time with its UTC offset, and give it in UTC."""
     if type(value) is not str:
         raise Mismatch("an ISO 8601 time", value)
+    plain = datetime_class()
     try:
-        moment = msgspec.convert(value, datetime)
+        moment = _moment(value, plain)
         if moment.tzinfo is not None:
             utc = moment.astimezone(UTC)
-            return utc if cls is datetime else cls.fromisoformat(utc.isoformat())
-    except (msgspec.ValidationError, OverflowError):
-        pass
-    msg = "expected an ISO 8601 time with its UTC offset, got other text"
+            return utc if cls is plain else cls.fromisoformat(utc.isoformat())
+        got = "a time without one"
+    except (ValueError, OverflowError):
+        got = "other text"
+    msg = f"expected an ISO 8601 time with its UTC offset, got {got}"
+    # Outside the handler: the other errors say less.
     raise ValueError(msg)
+
+
+def _moment(text: str, plain: type[datetime]) -> datetime:
+    try:
+        return msgspec.convert(text, plain)
+    except msgspec.ValidationError:
+        # It knows the usual spelling only, the one of RFC 3339.
+        return plain.fromisoformat(text if _is_iso_8601(text) else "")
 
 
 def structure_any(value: Any, _: Any) -> Any:

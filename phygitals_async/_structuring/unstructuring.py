@@ -15,19 +15,20 @@ from typing import Any
 import attrs
 from cattrs import Converter
 
+from phygitals_async._structuring.kinds import is_a
 from phygitals_async.errors import PhygitalsError
-from phygitals_async.models.fields import EMPTY_IF_NULL, NULL, NULLABLE
+from phygitals_async.models.fields import EMPTY_IF_NULL, NULL, NULLABLE, datetime_class
 from phygitals_async.models.rows import Rows
 
 
 def register_unstructure_hooks(converter: Converter) -> None:
     """Make a converter write models."""
     converter.register_unstructure_hook(Decimal, _unstructure_decimal)
-    converter.register_unstructure_hook(datetime, _unstructure_datetime)
+    converter.register_unstructure_hook(datetime_class(), _unstructure_datetime)
     # cattrs takes an enum of texts for a text, and would leave its members in the plain values.
     converter.register_unstructure_hook(StrEnum, lambda member: member.value)
-    converter.register_unstructure_hook_func(_is_a(Rows), lambda rows: [converter.unstructure(row) for row in rows])
-    converter.register_unstructure_hook_func(_is_a(PhygitalsError), lambda error: error.to_dict())
+    converter.register_unstructure_hook_func(is_a(Rows), lambda rows: [converter.unstructure(row) for row in rows])
+    converter.register_unstructure_hook_func(is_a(PhygitalsError), lambda error: error.to_dict())
     converter.register_unstructure_hook_factory(attrs.has, _unstructure_attrs)
 
 
@@ -66,10 +67,6 @@ def _says_too_little(cls: Any) -> bool:
     if cls in (Any, object, None) or isinstance(cls, typing.TypeVar) or attrs.has(typing.get_origin(cls) or cls):
         return True
     return any(_says_too_little(member) for member in typing.get_args(cls))
-
-
-def _is_a(base: type) -> Callable[[Any], bool]:
-    return lambda cls: isinstance(cls, type) and issubclass(cls, base)
 
 
 def _unstructure_decimal(value: Decimal) -> float | str:

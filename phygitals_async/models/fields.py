@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 import attrs
 
@@ -18,23 +18,37 @@ EMPTY_IF_NULL: Final = {"empty_if_null": True}
 # The field of an answer that lists its unreadable rows says by this name in which field the rows are.
 ROWS: Final = "rows"
 
+
+def datetime_class() -> type[datetime]:
+    """Return `datetime` itself, whatever a library that freezes time has put in the place of that name."""
+    return next(cls for cls in datetime.__mro__ if cls.__module__ == "datetime")
+
+
+# How the models spell `datetime`: such a library replaces the class in every module that has a name for it.
+if TYPE_CHECKING:
+    Instant = datetime
+    _Attribute = attrs.Attribute[Any]
+else:
+    Instant = Annotated[datetime_class(), "UTC"]
+    _Attribute = attrs.Attribute  # At run time it takes no parameter.
+
 _ZERO: Final = timedelta(0)
 
 
-def number(_instance: object, attribute: attrs.Attribute[Any], value: Decimal) -> None:
+def number(_instance: object, attribute: _Attribute, value: Decimal) -> None:
     """Accept a finite Decimal of a size that arithmetic and printing can bear: US dollars, a fraction, a weight."""
     if not (isinstance(value, Decimal) and value.is_finite() and -400 < value.adjusted() < 15):
         msg = f"{attribute.name} must be a finite Decimal below 10**15, and not vanishingly small"
         raise ValueError(msg)
 
 
-def optional_number(instance: object, attribute: attrs.Attribute[Any], value: Decimal | None) -> None:
+def optional_number(instance: object, attribute: _Attribute, value: Decimal | None) -> None:
     """Accept None, or what `number` accepts."""
     if value is not None:
         number(instance, attribute, value)
 
 
-def instant(_instance: object, attribute: attrs.Attribute[Any], value: datetime | None) -> None:
+def instant(_instance: object, attribute: _Attribute, value: datetime | None) -> None:
     """Accept an aware datetime in UTC."""
     # The identity check is the whole cost for every datetime that came off the wire.
     if value is None or value.tzinfo is UTC:

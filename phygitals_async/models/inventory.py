@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Decimal, localcontext
+from decimal import Decimal
 
 from attrs import field, frozen
 
-from phygitals_async.models.fields import ABSENT, EMPTY_IF_NULL, NULLABLE, ROWS, OpenEnum, instant, number
+from phygitals_async._arithmetic import exact
+from phygitals_async.models.fields import ABSENT, EMPTY_IF_NULL, NULLABLE, ROWS, Instant, OpenEnum, instant, number
 from phygitals_async.models.rows import Unreadable
 
 
@@ -128,8 +129,8 @@ class Item(Shown):
     claw_slug: str | None = field(default=None, metadata=NULLABLE)
     buyback_price: Decimal = field(validator=number)
     mint_address: str | None = field(default=None, metadata=NULLABLE)
-    purchased_at: datetime = field(validator=instant)
-    buyback_expires_at: datetime | None = field(validator=instant)
+    purchased_at: Instant = field(validator=instant)
+    buyback_expires_at: Instant | None = field(validator=instant)
     content: Content
     type: ItemSource | None = field(default=None, metadata=NULLABLE)
     collection_address: str | None = field(default=None, metadata=NULLABLE)
@@ -160,5 +161,5 @@ class Inventory:
 
         What an unreadable item is worth is not in it.
         """
-        with localcontext(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN):
+        with exact():
             return sum((item.buyback_price for item in self.items), Decimal(0))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from decimal import Decimal
 
 from attrs import field, frozen
 
-from phygitals_async.models.fields import ABSENT, NULLABLE, instant, number, optional_number
+from phygitals_async._arithmetic import exact, rounded
+from phygitals_async.models.fields import ABSENT, NULLABLE, Instant, instant, number, optional_number
 from phygitals_async.models.inventory import Metadata
 
 
@@ -69,7 +69,7 @@ class Pack:
     ev: Decimal | None = field(default=None, validator=optional_number)
     min_ev: Decimal | None = field(default=None, metadata=NULLABLE, validator=optional_number)
     max_ev: Decimal | None = field(default=None, metadata=NULLABLE, validator=optional_number)
-    ev_updated_at: datetime | None = field(default=None, validator=instant)
+    ev_updated_at: Instant | None = field(default=None, validator=instant)
     buyback_percent: Decimal | None = field(default=None, validator=optional_number)
     claw_image_url: str | None = None
     rarity_distribution: tuple[RarityTier, ...] = ABSENT
@@ -82,10 +82,12 @@ class Pack:
     @property
     def odds(self) -> tuple[tuple[RarityTier, Decimal], ...]:
         """Each tier with its probability, as a fraction (0 to 1) of the sum of the weights."""
-        total = sum((tier.weight or Decimal(0) for tier in self.rarity_distribution), Decimal(0))
+        with exact():
+            total = sum((tier.weight or Decimal(0) for tier in self.rarity_distribution), Decimal(0))
         if not total:
             return ()
-        return tuple((tier, (tier.weight or Decimal(0)) / total) for tier in self.rarity_distribution)
+        with rounded():
+            return tuple((tier, (tier.weight or Decimal(0)) / total) for tier in self.rarity_distribution)
 
 
 @frozen(kw_only=True)
@@ -126,7 +128,7 @@ class Pull:
     claw_slug: str | None = field(default=None, metadata=NULLABLE)
     value: Decimal | None = field(default=None, metadata=NULLABLE, validator=optional_number)
     buyback_price: Decimal = field(validator=number)
-    created_at: datetime = field(validator=instant)
+    created_at: Instant = field(validator=instant)
     metadata: Metadata
 
 

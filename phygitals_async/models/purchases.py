@@ -53,21 +53,21 @@ class Purchase:
     Attributes:
         session_id: The purchase session.
         user_id: The owner of the items.
-        nfts: The pulled items.
+        nfts: The pulled items. In an answer they are empty or absent until the purchase is fulfilled.
         public_id: A short shareable id, such as `_XKCD`.
         tx_hash: The mint transaction; synthetic in sandbox.
     """
 
     session_id: str
     user_id: str
-    nfts: tuple[PurchasedItem, ...]
+    nfts: tuple[PurchasedItem, ...] = ABSENT
     public_id: str | None = None
     tx_hash: str | None = None
 
 
 @frozen(kw_only=True)
 class PurchaseAnswer:
-    """The envelope around a purchase: `result` once fulfilled, else a status or an error (section 2.6)."""
+    """The envelope around a purchase: `result`, with items once fulfilled, or a status or an error (section 2.6)."""
 
     result: Purchase | None = None
     status: str | None = None

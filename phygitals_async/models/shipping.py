@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import attrs
 from attrs import field, frozen
 
-from phygitals_async.models.fields import NULLABLE, ROWS, OpenEnum, instant, number, optional_number
+from phygitals_async.models.fields import NULLABLE, ROWS, Instant, OpenEnum, instant, number, optional_number
 from phygitals_async.models.rows import Unreadable
 
 
@@ -88,7 +87,7 @@ class ShippingQuotes:
     """
 
     session_id: str
-    expires_at: datetime = field(validator=instant)
+    expires_at: Instant = field(validator=instant)
     quotes: tuple[ShippingQuote, ...]
     unreadable: tuple[Unreadable, ...] = field(default=(), metadata={ROWS: "quotes"})
 
@@ -187,8 +186,8 @@ class ShippingOrder:
     # An object may hold anything, and is no part of the hash.
     destination: dict[str, Any] = field(hash=False)
     items: tuple[OrderItem, ...]
-    created_at: datetime = field(validator=instant)
-    shipped_at: datetime | None = field(default=None, metadata=NULLABLE, validator=instant)
-    delivered_at: datetime | None = field(default=None, metadata=NULLABLE, validator=instant)
+    created_at: Instant = field(validator=instant)
+    shipped_at: Instant | None = field(default=None, metadata=NULLABLE, validator=instant)
+    delivered_at: Instant | None = field(default=None, metadata=NULLABLE, validator=instant)
     error_message: str | None = field(default=None, metadata=NULLABLE)
     unreadable: tuple[Unreadable, ...] = field(default=(), metadata={ROWS: "items"})

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from phygitals_async._arithmetic import rounded
 from phygitals_async.models import (
     Card,
     ChaseCard,
@@ -111,7 +112,9 @@ class Answers:
         session = self.ledger.buy(stock, body.get("amount"), body.get("user_id"))
         started: dict[str, Any] = {"session_id": session.session_id}
         # Production shows no items before the purchase is fulfilled.
-        return started if session.pending_polls or session.fails else {**started, "nfts": self._nfts(session.holdings)}
+        if session.pending_polls or session.fails:
+            return started
+        return {**started, "nfts": [] if session.empty_polls else self._nfts(session.holdings)}
 
     def get_purchase(self, *, body: Mapping[str, Any], **_: Any) -> Any:
         """Show a purchase."""
@@ -125,6 +128,8 @@ class Answers:
             "nfts": self._nfts(session.holdings),
             "tx_hash": session.tx_hash,
         }
+        if not session.holdings and session.empty_polls % 2:
+            del result["nfts"]
         return {"result": result}
 
     def get_inventory(self, user_id: str, **_: Any) -> Any:
@@ -188,7 +193,8 @@ class Answers:
 
 def feed_value(buyback_price: Decimal) -> Decimal:
     """Return the value, in USD, that the feed shows for an item that sells back for `buyback_price` (S23)."""
-    return cents(buyback_price / _FEED_FRACTION)
+    with rounded():
+        return cents(buyback_price / _FEED_FRACTION)
 
 
 def _order_item(holding: Holding) -> OrderItem:

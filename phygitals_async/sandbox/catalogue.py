@@ -10,6 +10,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from phygitals_async._arithmetic import exact
 from phygitals_async.models import Attribute, ItemSource, Links, Metadata, Pack, RarityTier
 from phygitals_async.models.fields import number
 
@@ -91,7 +92,8 @@ class PackStock:
     def price(self, listing: Listing) -> Decimal:
         """Return what a sellback of the listing pays, in USD."""
         fraction = Decimal(1) if self.pack.buyback_percent is None else self.pack.buyback_percent
-        return cents(listing.fmv * fraction)
+        with exact():
+            return cents(listing.fmv * fraction)
 
     def _tier_of(self, listing: Listing) -> int:
         tiers = sorted(self.pack.rarity_distribution, key=lambda tier: tier.lower or Decimal(0))
@@ -104,7 +106,8 @@ class PackStock:
 
 def cents(amount: Decimal) -> Decimal:
     """Round an amount in USD to whole cents, half a cent up, as the documented 82.5 x 0.85 = 70.13 is."""
-    return amount.quantize(_CENT, ROUND_HALF_UP)
+    with exact():
+        return amount.quantize(_CENT, ROUND_HALF_UP)
 
 
 def item_id(rng: random.Random, source: ItemSource | None) -> str:
@@ -116,11 +119,12 @@ def item_id(rng: random.Random, source: ItemSource | None) -> str:
 
 def default_catalogue(rng: random.Random) -> list[PackStock]:
     """Return three packs: a first-party one, one of eBay listings, and one that is out of stock."""
-    return [
-        _stock(rng, "Topps Chrome 2024", "topps-chrome-2024", 100, ItemSource.ENFT, ("Baseball", "Basketball")),
-        _stock(rng, "Pokémon Vault", "pokemon-vault", 25, ItemSource.EBAY, ("Pokémon",)),
-        _stock(rng, "Legends", "legends", 500, ItemSource.FANATICS, ("Baseball",), in_stock=False),
-    ]
+    with exact():
+        return [
+            _stock(rng, "Topps Chrome 2024", "topps-chrome-2024", 100, ItemSource.ENFT, ("Baseball", "Basketball")),
+            _stock(rng, "Pokémon Vault", "pokemon-vault", 25, ItemSource.EBAY, ("Pokémon",)),
+            _stock(rng, "Legends", "legends", 500, ItemSource.FANATICS, ("Baseball",), in_stock=False),
+        ]
 
 
 def _stock(
@@ -164,7 +168,7 @@ def _stock(
 
 def _listing(rng: random.Random, tier: RarityTier, source: ItemSource) -> Listing:
     lower, upper = tier.lower or Decimal(0), tier.upper or Decimal(0)
-    share = Decimal(rng.randrange(1, 10_000)) / 10_000
+    share = Decimal(rng.randrange(1, 10_000)).scaleb(-4)
     year = str(rng.randint(1986, 2025))
     return Listing(
         id=item_id(rng, source),

@@ -13,6 +13,7 @@ from typing import Final
 
 from attrs import define, evolve, field
 
+from phygitals_async._arithmetic import exact
 from phygitals_async.models import Content, Item, OrderStatus, ShippingQuote
 from phygitals_async.sandbox.catalogue import Listing, PackStock, cents
 from phygitals_async.sandbox.options import SandboxOptions
@@ -106,25 +107,28 @@ class Ledger:
             public_id="_" + "".join(self.rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=4)),
             tx_hash="sandbox_" + self._base64url(24),
             pending_polls=self.options.pending_polls,
+            empty_polls=self.options.empty_polls,
             fails=self.options.fail_purchases,
         )
         self._purchases[session.session_id] = session
         if not session.fails:
             self._claims[user_id].update(session.holdings)
-        if not session.pending_polls and not session.fails:
-            self._fulfil(session)
+        self._fulfil_if_due(session)
         return session
 
     def poll(self, session_id: object) -> PurchaseSession | None:
-        """Return a fulfilled purchase, or None while it is pending (S9)."""
+        """Return a purchase, without its cards until it is fulfilled, or None while it is pending (S9)."""
         session = self._purchases.get(session_id) if isinstance(session_id, str) else None
         if session is None:
             raise Refused(400, "Transaction failed")
         if session.pending_polls:
             session.pending_polls -= 1
-            if not session.pending_polls and not session.fails:
-                self._fulfil(session)
+            self._fulfil_if_due(session)
             return None
+        if session.empty_polls:
+            session.empty_polls -= 1
+            self._fulfil_if_due(session)
+            return evolve(session, holdings=[])
         if session.fails:
             raise Refused(400, "Transaction failed")
         return session
@@ -258,9 +262,10 @@ class Ledger:
             type=listing.type,
         )
 
-    def _fulfil(self, session: PurchaseSession) -> None:
-        for holding in session.holdings:
-            self._own(holding)
+    def _fulfil_if_due(self, session: PurchaseSession) -> None:
+        if not (session.pending_polls or session.empty_polls or session.fails):
+            for holding in session.holdings:
+                self._own(holding)
 
     def _own(self, holding: Holding) -> None:
         self.users.setdefault(holding.user_id, []).append(holding)
@@ -270,7 +275,8 @@ class Ledger:
 
     def _live_price(self, holding: Holding) -> Decimal:
         price, factor = holding.item.buyback_price, self.options.price_factor
-        return price if factor == 1 else cents(price * factor)
+        with exact():
+            return price if factor == 1 else cents(price * factor)
 
     def _base64url(self, size: int) -> str:
         return base64.urlsafe_b64encode(self.rng.randbytes(size)).decode()

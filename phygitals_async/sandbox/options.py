@@ -56,6 +56,8 @@ class SandboxOptions:
 
     Attributes:
         pending_polls: How often `buy/status` answers pending before a purchase started from now on is fulfilled.
+        empty_polls: How often `buy/status` then answers with a result whose `nfts` are absent or empty, in turn, and
+            empty last, before such a purchase is fulfilled (2.6).
         fail_purchases: Whether purchases started from now on fail in fulfilment.
         lock_sellbacks: How many sellbacks answer 429, as if another call held the item.
         busy_sellbacks: How many sellbacks answer 400, as if another session were active.
@@ -77,6 +79,7 @@ class SandboxOptions:
     """
 
     pending_polls: int = 0
+    empty_polls: int = 0
     fail_purchases: bool = False
     lock_sellbacks: int = 0
     busy_sellbacks: int = 0

@@ -9,6 +9,7 @@ from typing import Final
 
 import attrs
 
+from phygitals_async._arithmetic import exact
 from phygitals_async.models import Attribute, ItemSource
 from phygitals_async.sandbox.sandbox import Sandbox
 
@@ -54,7 +55,8 @@ def populate(sandbox: Sandbox, users: int, *, seed: int = 0) -> None:
 
 def _price(rng: random.Random) -> Decimal:
     cents = int(100 * rng.lognormvariate(3, 1.2))
-    return Decimal(max(cents, 50)).scaleb(-2)
+    with exact():
+        return Decimal(max(cents, 50)).scaleb(-2)
 
 
 def _attributes(rng: random.Random) -> tuple[Attribute, ...]:

@@ -55,6 +55,7 @@ class PurchaseSession:
     public_id: str
     tx_hash: str
     pending_polls: int
+    empty_polls: int
     fails: bool
 
 

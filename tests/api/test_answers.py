@@ -517,7 +517,7 @@ _WRONG: list[tuple[str, list[str | int], object, str]] = [
         f"{_ITEM}.purchased_at",
         ["items", 0, "purchased_at"],
         "2026-04-18T19:05:14",
-        "expected an ISO 8601 time with its UTC offset, got other text",
+        "expected an ISO 8601 time with its UTC offset, got a time without one",
     ),
     (
         f"{_ITEM}.buyback_expires_at",

@@ -25,7 +25,7 @@ from phygitals_async import (
     Response,
     Sent,
 )
-from phygitals_async.version import version
+from phygitals_async.version import VERSION
 from phygitals_transports import MemoryTransport
 from support import empty_inventories
 
@@ -132,7 +132,7 @@ async def test_the_request_is_a_bare_get_with_the_key() -> None:
     assert dict(request.headers) == {
         "X-API-Key": KEY,
         "Accept": "application/json",
-        "User-Agent": f"phygitals-async/{version()}",
+        "User-Agent": f"phygitals-async/{VERSION}",
     }
 
 

@@ -57,6 +57,10 @@ class Recorder:
         self._keep(call, call)
         self.told.append(f"started {call.operation}")
 
+    def attempting(self, call: Call) -> None:
+        """Keep it, but for the order, which the attempts' ends tell."""
+        self._keep(call, call)
+
     def attempted(self, call: Call, attempt: Attempt) -> None:
         """Keep it."""
         self._keep(call, attempt)
@@ -257,7 +261,7 @@ class Faulty:
         msg = "a bug of the observer"
         raise RuntimeError(msg)
 
-    started = attempted = retrying = finished = progressed = _fail
+    started = attempting = attempted = retrying = finished = progressed = _fail
 
 
 @pytest.mark.anyio
@@ -271,7 +275,7 @@ async def test_an_observer_that_raises_loses_no_result(caplog: pytest.LogCapture
     assert len((await api.get_inventories(["a", "b"])).found) == 2
     failures = [record for record in caplog.records if record.levelno == logging.ERROR]
     # Once for each hook of each client: a fault in a hook must not fill the log.
-    assert len(failures) == 3 + 5
+    assert len(failures) == 4 + 6
     assert all(record.name == "phygitals_async" and record.exc_info for record in failures)
 
 
@@ -294,6 +298,27 @@ async def test_a_subclass_inherits_the_hooks_it_does_not_need() -> None:
     await api.get_inventory("u")
     assert len((await api.get_inventories(["a", "b"])).found) == 2
     assert half.finished_calls == 3
+
+
+class Older:
+    """No subclass, and made when there was no hook for the beginning of an attempt."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "attempting" or name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *_: self.told.append(name)
+
+
+@pytest.mark.anyio
+async def test_an_observer_that_leaves_out_the_beginning_of_attempts(caplog: pytest.LogCaptureFixture) -> None:
+    """It is called for all else, and nothing is logged."""
+    older: Any = Older()
+    await client(empty_inventories, observer=older).get_inventory("u")
+    assert older.told == ["started", "attempted", "finished"]
+    assert caplog.records == []
 
 
 @pytest.mark.anyio
@@ -422,7 +447,7 @@ async def test_concurrent_calls_are_told_apart() -> None:
     calls = {id(call): call for call in recorder.calls}
     assert len(calls) == 20
     assert all(call.attempts == 1 for call in calls.values())
-    assert all(sum(other is call for other in recorder.calls) == 3 for call in calls.values())
+    assert all(sum(other is call for other in recorder.calls) == 4 for call in calls.values())
 
 
 @pytest.mark.anyio

@@ -124,6 +124,69 @@ async def test_every_poll_asks_for_the_session() -> None:
     assert [json.loads(request.body or b"") for request in transport.sent] == [{"session_id": SESSION}] * 3
 
 
+def _without_cards(**nfts: object) -> Response:
+    """Return the answer to a poll that has a result already, and no cards in it (API sheet, 2.6)."""
+    result = {name: value for name, value in fixture_json("purchase-status.json")["result"].items() if name != "nfts"}
+    return Response(200, {}, json.dumps({"result": {**result, **nfts}}).encode())
+
+
+NO_CARDS: Final = {
+    "empty": _without_cards(nfts=[]),
+    "null": _without_cards(nfts=None),
+    "absent": _without_cards(),
+}
+
+
+@pytest.mark.parametrize("answer", NO_CARDS.values(), ids=NO_CARDS)
+@pytest.mark.anyio
+async def test_a_result_without_cards_is_pending(answer: Response) -> None:
+    """The cards are what a purchase is fulfilled by: without them it is asked again."""
+    api, transport = _client(_script([answer]))
+    assert await api.get_purchase(SESSION) is None
+    with pytest.raises(PurchasePending):
+        await api.wait_for_purchase(SESSION, deadline=20.0)
+    api, transport = _client(_script([PENDING, answer, answer, FULFILLED]))
+    purchase = await api.wait_for_purchase(SESSION)
+    assert len(purchase.nfts) == 1
+    assert len(transport.sent) == 4
+
+
+@pytest.mark.parametrize("failed", [{"status": "failed"}, {"error": "Transaction failed"}])
+@pytest.mark.anyio
+async def test_a_result_without_cards_may_tell_of_a_failure(failed: dict[str, str]) -> None:
+    """What failed is not waited for."""
+    body = {**json.loads(NO_CARDS["empty"].body), **failed}
+    api, transport = _client(_script([Response(200, {}, json.dumps(body).encode()), FULFILLED]))
+    with pytest.raises(TransactionFailed):
+        await api.wait_for_purchase(SESSION)
+    assert len(transport.sent) == 1
+
+
+@pytest.mark.parametrize("nfts", [{"nfts": []}, {"nfts": None}, {}], ids=["empty", "null", "absent"])
+@pytest.mark.anyio
+async def test_a_purchase_may_start_without_cards(nfts: dict[str, object]) -> None:
+    """It has a session, so it was started: nothing about it is unknown."""
+    begun = Response(200, {}, json.dumps({"session_id": SESSION, **nfts}).encode())
+    api, transport = _client(_script([begun]))
+    started = await api.start_purchase("pack", 1, "user")
+    assert (started.session_id, started.nfts) == (SESSION, ())
+    api, transport = _client(_script([begun, NO_CARDS["empty"], FULFILLED]))
+    assert len((await api.purchase("pack", 1, "user")).nfts) == 1
+    assert _paths(transport) == ["/vm/buy/init", "/vm/buy/status", "/vm/buy/status"]
+
+
+@pytest.mark.parametrize("polls", [0, 1])
+@pytest.mark.parametrize("empty", [1, 2, 3])
+@pytest.mark.anyio
+async def test_a_sandbox_that_shows_results_without_cards(empty: int, polls: int) -> None:
+    """The cards come, and belong to the user, once the answers without them are used up."""
+    sandbox = Sandbox(seed=1, options=SandboxOptions(pending_polls=polls, empty_polls=empty))
+    api, transport = _client(sandbox)
+    purchase = await api.purchase(sandbox.packs[0].id, 2, "user")
+    assert _paths(transport) == ["/vm/buy/init", *["/vm/buy/status"] * (polls + empty + 1)]
+    assert [item.id for item in (await api.get_inventory("user")).items] == [nft.id for nft in purchase.nfts]
+
+
 @pytest.mark.parametrize("polls", [0, 2])
 @pytest.mark.anyio
 async def test_a_failed_purchase_ends_the_waiting(polls: int) -> None:

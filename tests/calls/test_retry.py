@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import random
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -659,8 +661,45 @@ async def test_closing_during_the_pause_ends_the_call() -> None:
 
 
 @pytest.mark.anyio
+async def test_the_log_has_a_line_for_each_repeat(caplog: pytest.LogCaptureFixture) -> None:
+    """A warning after a failure; after a 429, which is the pace's business, and may be many times, only at INFO."""
+    limited = Response(429, {"retry-after": "0"}, b"{}")
+    with caplog.at_level(logging.INFO, logger="phygitals_async"):
+        async with client(Script(refusal(500), limited, ConnectionLost(), EMPTY), retry=QUICK) as api:
+            await api.get_inventory("a")
+    lines = [(record.levelname, record.getMessage().partition(";")[0]) for record in caplog.records]
+    assert lines == [
+        ("WARNING", "get_inventory: attempt 1: ServerError"),
+        ("INFO", "get_inventory: attempt 2: RateLimited"),
+        ("WARNING", "get_inventory: attempt 3: ConnectionLost"),
+    ]
+
+
+def test_an_outage_shows_where_logging_is_not_configured() -> None:
+    """A program that never heard of logging writes warnings to standard error."""
+    program = """if True:
+        import asyncio
+        from phygitals_async import PhygitalsClient, RetryPolicy, ServerError
+        from phygitals_transports import MemoryTransport
+
+        api = PhygitalsClient(
+            MemoryTransport.answering((503, {})), api_key="sandbox-test", retry=RetryPolicy(retries=2, base=1e-6)
+        )
+        try:
+            asyncio.run(api.get_inventory("u"))
+        except ServerError:
+            pass
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert [line.partition(";")[0] for line in done.stderr.splitlines()] == [
+        "get_inventory: attempt 1: ServerError",
+        "get_inventory: attempt 2: ServerError",
+    ]
+
+
+@pytest.mark.anyio
 async def test_the_log_tells_of_repeats_without_ids_or_the_key(caplog: pytest.LogCaptureFixture) -> None:
-    """INFO and DEBUG lines are short and hold no key and no id, even where the server echoes them."""
+    """Its lines are short and hold no key and no id, even where the server echoes them."""
     echo = Response(500, {}, b'{"error":"cannot load user_secret_17 with sandbox-test' + b"x" * 10_000 + b'"}')
     user = Response(200, {}, b'{"user_id":"user_secret_17","items":[]}')
     with caplog.at_level(logging.DEBUG, logger="phygitals_async"):

@@ -61,6 +61,9 @@ OLD: Final[Mapping[str, Row]] = {
         "ConnectError/NEVER": "RM.P.",
         "ConnectError/YES": "R.OP.",
         "ConnectError/UNKNOWN": "R.OP.",
+        "CertificateRefused/NEVER": "RM.P.",
+        "CertificateRefused/YES": "R.OP.",
+        "CertificateRefused/UNKNOWN": "R.OP.",
         "ConnectionLost/NEVER": "R..P.",
         "ConnectionLost/YES": "R.OP.",
         "ConnectionLost/UNKNOWN": "R.OP.",
@@ -149,6 +152,8 @@ CHANGED: Final[Mapping[str, Row]] = {
         ),
         row("RM.P."),
     ),
+    # A certificate does not become another one by asking again.
+    "CertificateRefused/NEVER": row("....."),
     # The vendor's reserved way to say no: a plain refusal, whatever status it comes with.
     "ShippingRequestFailed/500": row("....."),
 }

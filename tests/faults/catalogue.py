@@ -513,9 +513,9 @@ _CONNECTING: Final = (
 )  # fmt: skip
 
 _TLS: Final = (
-    _scripted("certificate of another name", "tls", Script(), "ConnectError", setting=tls("wrong name")),
-    _scripted("certificate expired", "tls", Script(), "ConnectError", setting=tls("expired")),
-    _scripted("certificate of an unknown authority", "tls", Script(), "ConnectError", setting=tls("untrusted")),
+    _scripted("certificate of another name", "tls", Script(), "CertificateRefused", setting=tls("wrong name")),
+    _scripted("certificate expired", "tls", Script(), "CertificateRefused", setting=tls("expired")),
+    _scripted("certificate of an unknown authority", "tls", Script(), "CertificateRefused", setting=tls("untrusted")),
     _scripted("TLS stalls, short connect timeout", "tls", _on_connect(b"", "silence"), "ConnectError",
               setting=tls(None, connect_timeout=0.5)),
     _scripted("TLS stalls, long connect timeout", "tls", _on_connect(b"", "silence"), "DeadlineExceeded",

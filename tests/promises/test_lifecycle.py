@@ -23,6 +23,7 @@ import aiohttp
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from phygitals_async import (
     ClientClosed,
@@ -403,6 +404,29 @@ def test_a_call_of_a_dead_loop_takes_no_place_of_the_next() -> None:
         return api._engine.admission.in_flight
 
     assert asyncio.run(in_the_next()) == 0
+
+
+@pytest.mark.parametrize("over_http", [False, True])
+def test_a_loop_that_stopped_and_was_never_closed(over_http: bool) -> None:
+    """As in an interactive session, or behind a web server that was interrupted: the next loop starts afresh."""
+    left = asyncio.new_event_loop()
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(serve(lambda _: EMPTY)) as url:
+        transport = AiohttpTransport() if over_http else MemoryTransport(lambda _: EMPTY)
+        api = PhygitalsClient(transport, api_key="sandbox-test", base_url=url, max_in_flight=1)
+        assert left.run_until_complete(api.get_inventory("u")) == Inventory("u", ())
+
+        async def use() -> None:
+            for _ in range(2):
+                assert await api.get_inventory("u") == Inventory("u", ())
+            await api.aclose()
+
+        with pytest.warns(RuntimeWarning, match="was left by an event loop that stopped") as seen:
+            asyncio.run(use())
+        assert len(seen) == 1 + over_http
+        # What is left in it is closed by the time that it is closed as loops are.
+        left.run_until_complete(left.shutdown_asyncgens())
+        left.close()
+        gc.collect()
 
 
 @pytest.mark.asyncio

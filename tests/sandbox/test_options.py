@@ -45,6 +45,7 @@ from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_async._api.operation import Refusal
 from phygitals_async.sandbox import RateLimit, SandboxOptions
 from phygitals_transports import MemoryTransport
+from sandbox_support import ask
 from support import ONCE
 
 NOW: Final = datetime(2026, 4, 18, 19, 5, 14, tzinfo=UTC)
@@ -190,6 +191,35 @@ async def test_pending_polls(shop: Shop) -> None:
 
 
 @pytest.mark.anyio
+async def test_empty_polls(shop: Shop) -> None:
+    """After the pending answers there is a result without cards, absent and empty in turn; nobody owns them yet."""
+    shop.options.pending_polls, shop.options.empty_polls = 1, 3
+    status, started = ask(shop.sandbox, "POST", "/vm/buy/init", {"id": shop.pack.id, "amount": 2, "user_id": "user"})
+    assert (status, list(started)) == (200, ["session_id"])
+    shown = []
+    for _ in range(4):
+        with pytest.raises(UserNotFound):
+            await shop.api.get_inventory("user")
+        shown.append(ask(shop.sandbox, "POST", "/vm/buy/status", started)[1])
+    assert shown[0] == {"status": "pending"}
+    assert [answer["result"].get("nfts", "absent") for answer in shown[1:]] == [[], "absent", []]
+    purchase = await shop.api.get_purchase(started["session_id"])
+    assert purchase is not None
+    assert [item.id for item in purchase.nfts] == await shop.owned()
+    assert len(purchase.nfts) == 2
+
+
+@pytest.mark.anyio
+async def test_empty_polls_alone(shop: Shop) -> None:
+    """The start then shows an empty list, as the polls do."""
+    shop.options.empty_polls = 1
+    status, started = ask(shop.sandbox, "POST", "/vm/buy/init", {"id": shop.pack.id, "amount": 1, "user_id": "user"})
+    assert (status, started["nfts"]) == (200, [])
+    assert await shop.api.get_purchase(started["session_id"]) is None
+    assert await shop.api.get_purchase(started["session_id"]) is not None
+
+
+@pytest.mark.anyio
 async def test_pending_polls_concern_later_purchases(shop: Shop) -> None:
     """Changing the option leaves what was started as it is."""
     shop.options.pending_polls = 1
@@ -215,15 +245,15 @@ async def test_waiting_for_a_pending_purchase(shop: Shop) -> None:
     assert caught.value.session_id == started.session_id
 
 
-@pytest.mark.parametrize("pending_polls", [0, 2])
+@pytest.mark.parametrize(("pending_polls", "empty_polls"), [(0, 0), (2, 0), (0, 1), (1, 1)])
 @pytest.mark.anyio
-async def test_purchases_that_fail(shop: Shop, pending_polls: int) -> None:
+async def test_purchases_that_fail(shop: Shop, pending_polls: int, empty_polls: int) -> None:
     """A purchase that fails shows no items, says so for ever after, and leaves nothing behind."""
     shop.options.fail_purchases = True
-    shop.options.pending_polls = pending_polls
+    shop.options.pending_polls, shop.options.empty_polls = pending_polls, empty_polls
     started = await shop.api.start_purchase(shop.pack.id, 1, "user")
     assert started.nfts == ()
-    for _ in range(pending_polls):
+    for _ in range(pending_polls + empty_polls):
         assert await shop.api.get_purchase(started.session_id) is None
     shop.options.fail_purchases = False
     for _ in range(2):
@@ -233,7 +263,7 @@ async def test_purchases_that_fail(shop: Shop, pending_polls: int) -> None:
     with pytest.raises(UserNotFound):
         await shop.api.get_inventory("user")
     assert await shop.api.list_recent_pulls() == ()
-    shop.options.pending_polls = 0
+    shop.options.pending_polls = shop.options.empty_polls = 0
     assert len((await shop.api.start_purchase(shop.pack.id, 1, "user")).nfts) == 1
 
 

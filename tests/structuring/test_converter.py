@@ -8,7 +8,7 @@ import typing
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final, NewType
 
 import attrs
 import pytest
@@ -59,6 +59,15 @@ def _list_of(kind: Any) -> Any:
 
 # No coercion
 
+# Python makes a Decimal of each; none is a number as JSON writes one.
+_ODD_NUMBERS: Final = (
+    "1_0", "_1", "1__0_", " 12", "12 ", " 12 ", "\t12\n", "+1", "1.", ".5", "-.5", "007", "-01", "00", "0_0", "1.e5",
+    "\uff11\uff12", "\u0663", "1e\uff11", "\u00a012", "\u200212",
+    "NaN", "nan", "-NaN", "sNaN", "NaN5", "Infinity", "inf", "-inf", "+Infinity",
+)  # fmt: skip
+_NO_NUMBER: Final = "expected a number or a numeric string, got other text"
+_Price = NewType("_Price", Decimal)
+
 
 @pytest.mark.parametrize(
     ("kind", "body", "problem"),
@@ -94,6 +103,11 @@ def _list_of(kind: Any) -> Any:
         (Decimal, '"x"', "expected a number or a numeric string, got other text"),
         (Decimal, '""', "expected a number or a numeric string, got other text"),
         (Decimal, '"0x10"', "expected a number or a numeric string, got other text"),
+        *((Decimal, json.dumps(text), _NO_NUMBER) for text in _ODD_NUMBERS),
+        *((Decimal, json.dumps(text, ensure_ascii=False), _NO_NUMBER) for text in _ODD_NUMBERS),
+        (Decimal, r'"\u0031_0"', _NO_NUMBER),
+        (Decimal | None, '"1_0"', _NO_NUMBER),
+        (_Price, '"1_0"', _NO_NUMBER),
         (Decimal, "[1]", "expected a number or a numeric string, got an array"),
         (Decimal, "{}", "expected a number or a numeric string, got an object"),
         (datetime, "0", "expected an ISO 8601 time, got an integer"),
@@ -103,7 +117,10 @@ def _list_of(kind: Any) -> Any:
         (datetime, '""', "expected an ISO 8601 time with its UTC offset, got other text"),
         (datetime, '"1776539114"', "expected an ISO 8601 time with its UTC offset, got other text"),
         (datetime, '"2026-04-18"', "expected an ISO 8601 time with its UTC offset, got other text"),
-        (datetime, '"2026-04-18T19:05:14"', "expected an ISO 8601 time with its UTC offset, got other text"),
+        (datetime, '"2026-04-18T19:05:14"', "expected an ISO 8601 time with its UTC offset, got a time without one"),
+        (datetime, '"20260418T190514"', "expected an ISO 8601 time with its UTC offset, got a time without one"),
+        (datetime, '"2026-04-18119:05:14Z"', "expected an ISO 8601 time with its UTC offset, got other text"),
+        (datetime, '"2026-04-18_19:05:14Z"', "expected an ISO 8601 time with its UTC offset, got other text"),
         (datetime, '"2026-13-18T19:05:14Z"', "expected an ISO 8601 time with its UTC offset, got other text"),
         (datetime, '"0001-01-01T00:00:00+01:00"', "expected an ISO 8601 time with its UTC offset, got other text"),
         (ItemSource, "5", "expected a string, got an integer"),
@@ -144,6 +161,15 @@ def test_nothing_is_coerced(kind: Any, body: str, problem: str) -> None:
         assert problems_told(CONVERTER._explain, wrapped.encode(), cls) == expected
 
 
+# One moment in the spellings of ISO 8601 that servers send.
+_SAME_MINUTE: Final = (
+    "2026-04-18T19:05:00Z", "2026-04-18T19:05Z", "2026-04-18 19:05:00Z", "2026-04-18T19:05:00+00",
+    "2026-04-18T19:05:00+0000", "2026-04-18T19:05:00+00:00", "2026-04-18T19:05:00-00:00", "2026-04-18T19:05:00.000+00",
+    "2026-04-18 19:05:00+00", "2026-04-18 21:05:00+02", "2026-04-18T21:05+0200", "2026-04-18T19:05:00,000Z",
+    "20260418T190500Z", "20260418T1905+0000", "2026-W16-6T19:05Z", "2026W166T1905Z", "2026-04-18T14:05:00.0-0500",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "value"),
     [
@@ -163,6 +189,11 @@ def test_nothing_is_coerced(kind: Any, body: str, problem: str) -> None:
         (datetime, '"2026-04-18T19:05:14.000Z"', datetime(2026, 4, 18, 19, 5, 14, tzinfo=UTC)),
         (datetime, '"2026-04-18T21:05:14+02:00"', datetime(2026, 4, 18, 19, 5, 14, tzinfo=UTC)),
         (datetime, '"2026-04-18T14:05:14.000001-05:00"', datetime(2026, 4, 18, 19, 5, 14, 1, tzinfo=UTC)),
+        *((datetime, json.dumps(text), datetime(2026, 4, 18, 19, 5, tzinfo=UTC)) for text in _SAME_MINUTE),
+        (datetime, '"2026-04-18T19:05:14,123+00:00"', datetime(2026, 4, 18, 19, 5, 14, 123000, tzinfo=UTC)),
+        (datetime, '"20260418T190514.123456Z"', datetime(2026, 4, 18, 19, 5, 14, 123456, tzinfo=UTC)),
+        (datetime | None, '"2026-04-18T19:05+00"', datetime(2026, 4, 18, 19, 5, tzinfo=UTC)),
+        *((Decimal, json.dumps(text), Decimal(text)) for text in ("0", "-0.0", "10", "1e3", "1E-3", "12.50", "1.5e+2")),
         (ItemSource, '"ebay"', ItemSource.EBAY),
         (ItemSource, '"comic"', ItemSource("comic")),
         (_Colour, '"red"', _Colour.RED),

@@ -208,7 +208,7 @@ async def test_a_refused_connection(fresh: bool) -> None:
         request = evolve(sale(f"http://127.0.0.1:{free_port()}/x"), fresh_connection=fresh)
         error = await failure_of(transport, request)
     assert type(error) is ConnectError
-    assert error.text.startswith("no connection: ")
+    assert error.text.startswith("no connection to 127.0.0.1: ")
     assert error.sent is request.delivery.sent is Sent.NEVER
 
 
@@ -408,7 +408,7 @@ async def test_a_hook_that_replaces_the_failure() -> None:
     async with opened_with(trace) as transport:
         error = await failure_of(transport, sale("http://partner.invalid/x"))
         assert type(error) is ConnectError
-        assert error.text == "the host name could not be resolved"
+        assert error.text.startswith("the host name partner.invalid could not be resolved: ")
 
 
 @pytest.mark.asyncio

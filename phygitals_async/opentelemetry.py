@@ -71,19 +71,20 @@ class OpenTelemetryObserver(Observer):
     def finished(self, call: Call, error: type[PhygitalsError] | None) -> None:
         """End the span with the last attempt, its status and sizes; an error shows by the name of its class alone."""
         span = self._spans.pop(call)
-        ended = None
+        ended = status = None
         if (last := self._attempts.pop(call, None)) is not None:
             # In a bulk run the answer may wait for its consumer long after it came.
             attempt, ended = last
+            status = attempt.status
             span.set_attribute("http.request.body.size", attempt.request_bytes)
             if call.attempts > 1:
                 span.set_attribute("http.request.resend_count", call.attempts - 1)
-            if attempt.status is not None:
-                span.set_attribute("http.response.status_code", attempt.status)
+            if status is not None:
+                span.set_attribute("http.response.status_code", status)
                 # The conventions count the bytes on the wire, and call something else so.
                 span.set_attribute("phygitals.response.decoded_size", attempt.response_bytes)
         if error is not None:
             span.set_attribute("error.type", error.__name__)
-            tells = last is None or attempt.status is None or attempt.status < 400
-            span.set_status(Status(StatusCode.ERROR, error.__name__ if tells else None))
+            # A description is for what the status does not tell.
+            span.set_status(Status(StatusCode.ERROR, error.__name__ if status is None or status < 400 else None))
         span.end(ended)

@@ -161,6 +161,29 @@ async def test_skipping_many_repeated_keys_of_an_async_source_lets_others_run() 
 
 
 @pytest.mark.anyio
+async def test_skipping_repeated_keys_takes_few_turns_of_the_loop() -> None:
+    """Ten thousand repeated keys are not ten thousand turns: others run now and then, and not after each."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async def same() -> AsyncIterator[int]:
+        for _ in range(10_000):
+            yield 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(count)
+        await drain(fan_out(Lookups(), same(), distinct=True))
+        await drain(fan_out(Lookups(), [1] * 10_000, distinct=True))
+        group.cancel_scope.cancel()
+    assert 20 < turns < 200
+
+
+@pytest.mark.anyio
 async def test_only_as_many_wake_as_there_is_room_for() -> None:
     """A slow consumer's every step wakes one waiting lookup, not all of them."""
     steps = 0

@@ -462,6 +462,26 @@ async def test_keys_that_fail_for_ever_are_told_from_an_outage(sick: list[str], 
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("limit", [1, 7])
+async def test_a_refusal_is_an_answer(limit: int) -> None:
+    """A run over users who never bought anything is told by its 404s that an outage is over, and that the server is up.
+
+    Of few users that fail in a row, and of an outage: both would else last until patience is at its end.
+    """
+    server = Server((1, 11), sick=cluster(300, 5))
+
+    async def answer(request: Request) -> Response:
+        answered = await server(request)
+        return Response(404, {}, b'{"error": "User not found"}') if answered.status == 200 else answered
+
+    ids = users(600)
+    failed = failures(await take_all(client(answer).stream_inventories(ids, limit=limit), ids))
+    kinds = Counter(type(error) for error in failed.values())
+    assert kinds == {UserNotFound: 595, ServerError: 5}
+    assert server.now <= 10 * 1.3 + 600 * 0.02 / limit * 1.2 + 2 * 1.4 * 5 + 5
+
+
+@pytest.mark.anyio
 async def test_a_server_that_answers_nobody_ends_the_run_with_patience() -> None:
     """All records broken, or an outage without end: nobody can tell, and the run waits as long as it may."""
     ids = users(1000)

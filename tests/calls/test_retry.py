@@ -370,6 +370,29 @@ async def test_a_doubtful_failure_after_one_that_never_left_is_of_unknown_outcom
     assert caught.value.attempts == len(script.asked_at) == 2
 
 
+@pytest.mark.anyio
+async def test_each_attempt_tells_of_its_own_sending() -> None:
+    """The first broke on its way, the others found no connection: the last attempt was never sent."""
+    seen: list[Request] = []
+
+    class Breaking:
+        async def send(self, request: Request) -> Response:
+            seen.append(request)
+            with request.delivery.connecting():
+                if len(seen) > 1:
+                    raise ConnectError
+            raise ConnectionLost
+
+        async def aclose(self) -> None:
+            pass
+
+    async with PhygitalsClient(Breaking(), api_key="sandbox-test", retry=QUICK) as api:
+        with pytest.raises(ConnectError) as caught:
+            await api.get_inventory("a")
+    assert caught.value.sent is Sent.NEVER
+    assert [request.delivery.sent for request in seen] == [Sent.UNKNOWN, Sent.NEVER, Sent.NEVER]
+
+
 def test_pauses_grow_and_stay_within_their_bounds() -> None:
     """Before the n-th repeat, at most `base * 2**n`, and at most `longest`."""
     script = Script(refusal(500))

@@ -27,6 +27,9 @@ _SNIPPET_CHARS: Final = 200
 # An error body longer than this is no API message; it is not worth parsing.
 _LONGEST_ERROR_BODY: Final = 64 * 1024
 
+# What `quote` leaves as it is.
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch
+
 _FAMILIES: Final[Mapping[int, type[StatusError]]] = {
     401: errors.AuthenticationError,
     403: errors.PermissionDenied,
@@ -61,7 +64,7 @@ class Wire:
         """
         url = self.settings.root
         for piece, name in operation.segments:
-            url += piece + quote(arguments[name], safe="") if name else piece
+            url += piece + _segment(arguments[name]) if name else piece
         if operation.query:
             url += _query(operation, arguments)
         # What must not be sent twice must not leave on a connection that may be closing.
@@ -165,6 +168,11 @@ class Wire:
         found = {name: read(given.get(name)) for name, read in operation.salvages.items()}
         key = self.settings.api_key
         return {name: value for name, value in found.items() if value is not None and not shows_key(key, str(value))}
+
+
+def _segment(text: str) -> str:
+    # Most ids need no quoting, and finding that out takes a third of the time that `quote` does.
+    return text if _UNRESERVED(text) else quote(text, safe="")
 
 
 def _check_echo(name: str, arguments: Mapping[str, Any], result: object, body: bytes) -> None:

@@ -249,6 +249,30 @@ async def test_a_consumer_in_bursts_never_lets_more_than_the_limit_wait(limit: i
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("limit", [2, 3, 5])
+async def test_room_that_one_has_no_use_for_goes_to_another(limit: int) -> None:
+    """Some fail and are looked up again: workers and the reading of the source wait for the same room meanwhile.
+
+    However slowly outcomes are taken, there are as many lookups as there is room for.
+    """
+    failed: set[int] = set()
+    lookups = Lookups()
+
+    async def fetch(key: int) -> str:
+        if limit <= key < limit + 3 and key not in failed:
+            failed.add(key)
+            raise ServerError(status=502)
+        return await lookups(key)
+
+    async with fan_out(fetch, AsyncKeys(), limit=limit) as outcomes:
+        for taken in range(8 * limit):
+            await settle()
+            assert len(lookups.finished) >= taken + 2 * limit
+            await anext(outcomes)
+    assert failed
+
+
+@pytest.mark.anyio
 async def test_lookups_without_a_single_await_are_bounded_too(keys_class: type[Keys | AsyncKeys]) -> None:
     """A lookup that answers from a cache, without waiting, does not make the run read on and on."""
     lookups = Lookups(steps=0)

@@ -11,6 +11,7 @@ import random
 import selectors
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import Context
 from typing import Any, TypeVar
 
 import anyio
@@ -71,11 +72,13 @@ class EarlyLoop(VirtualLoop):
         super().__init__()
         self.timers = 0
 
-    def call_at(self, when: float, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         """Set a timer."""
         self.timers += 1
         early = 0.001 if self.timers < 100 else 0.0
-        return super().call_at(when - early, *args, **kwargs)
+        return super().call_at(when - early, callback, *args, context=context)
 
 
 def backend_options(name: str) -> Mapping[str, Any]:

@@ -161,6 +161,29 @@ async def test_skipping_many_repeated_keys_of_an_async_source_lets_others_run() 
 
 
 @pytest.mark.anyio
+async def test_skipping_repeated_keys_takes_few_turns_of_the_loop() -> None:
+    """Ten thousand repeated keys are not ten thousand turns: others run now and then, and not after each."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async def same() -> AsyncIterator[int]:
+        for _ in range(10_000):
+            yield 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(count)
+        await drain(fan_out(Lookups(), same(), distinct=True))
+        await drain(fan_out(Lookups(), [1] * 10_000, distinct=True))
+        group.cancel_scope.cancel()
+    assert 20 < turns < 200
+
+
+@pytest.mark.anyio
 async def test_only_as_many_wake_as_there_is_room_for() -> None:
     """A slow consumer's every step wakes one waiting lookup, not all of them."""
     steps = 0
@@ -223,6 +246,30 @@ async def test_a_consumer_in_bursts_never_lets_more_than_the_limit_wait(limit: i
                 await anext(outcomes)
                 taken += 1
             await settle()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("limit", [2, 3, 5])
+async def test_room_that_one_has_no_use_for_goes_to_another(limit: int) -> None:
+    """Some fail and are looked up again: workers and the reading of the source wait for the same room meanwhile.
+
+    However slowly outcomes are taken, there are as many lookups as there is room for.
+    """
+    failed: set[int] = set()
+    lookups = Lookups()
+
+    async def fetch(key: int) -> str:
+        if limit <= key < limit + 3 and key not in failed:
+            failed.add(key)
+            raise ServerError(status=502)
+        return await lookups(key)
+
+    async with fan_out(fetch, AsyncKeys(), limit=limit) as outcomes:
+        for taken in range(8 * limit):
+            await settle()
+            assert len(lookups.finished) >= taken + 2 * limit
+            await anext(outcomes)
+    assert failed
 
 
 @pytest.mark.anyio

@@ -201,6 +201,26 @@ def test_a_key_is_hopeless_once_it_has_failed_for_as_long_as_patience() -> None:
     assert outages.is_hopeless(one, 310.0)
 
 
+def test_an_answer_ends_an_outage_of_which_no_suspect_is_left() -> None:
+    """The only one was the probe, and was answered."""
+    outages: Outages[int] = Outages(300)
+    outages.failed(suspect(0), 0.0, 60.0, is_limit=True)
+    outages.suspects.popleft()
+    assert outages.answered(1) == ([], [])
+    assert not outages.ongoing
+
+
+def test_after_a_real_outage_a_key_that_fails_is_no_longer_innocent() -> None:
+    """That outage is over."""
+    outages: Outages[int] = Outages(300)
+    fail(outages, range(10))
+    outages.probed_in_vain()
+    outages.answered(100)
+    fail(outages, [200])
+    retried, failed = outages.answered(300)
+    assert (keys_of(retried), keys_of(failed)) == ([], [200])
+
+
 # ---------------------------------------------------------------- how long to wait
 
 
@@ -462,6 +482,26 @@ async def test_keys_that_fail_for_ever_are_told_from_an_outage(sick: list[str], 
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("limit", [1, 7])
+async def test_a_refusal_is_an_answer(limit: int) -> None:
+    """A run over users who never bought anything is told by its 404s that an outage is over, and that the server is up.
+
+    Of few users that fail in a row, and of an outage: both would else last until patience is at its end.
+    """
+    server = Server((1, 11), sick=cluster(300, 5))
+
+    async def answer(request: Request) -> Response:
+        answered = await server(request)
+        return Response(404, {}, b'{"error": "User not found"}') if answered.status == 200 else answered
+
+    ids = users(600)
+    failed = failures(await take_all(client(answer).stream_inventories(ids, limit=limit), ids))
+    kinds = Counter(type(error) for error in failed.values())
+    assert kinds == {UserNotFound: 595, ServerError: 5}
+    assert server.now <= 10 * 1.3 + 600 * 0.02 / limit * 1.2 + 2 * 1.4 * 5 + 5
+
+
+@pytest.mark.anyio
 async def test_a_server_that_answers_nobody_ends_the_run_with_patience() -> None:
     """All records broken, or an outage without end: nobody can tell, and the run waits as long as it may."""
     ids = users(1000)
@@ -638,19 +678,33 @@ async def test_an_outage_with_an_async_source_that_stalls_in_the_middle_of_it(li
 
 
 @pytest.mark.anyio
-async def test_the_source_is_not_read_while_the_server_is_down() -> None:
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_the_source_is_not_read_while_the_server_is_down(asynchronous: bool) -> None:
     """Keys that cannot be looked up stay where they are."""
-    read: list[tuple[float, str]] = []
+    read: list[float] = []
+    in_vain: list[int] = []
     server = Server((1, 11))
 
     def keys() -> Iterator[str]:
         for user in users(2000):
-            read.append((server.now, user))
+            read.append(server.now)
             yield user
 
-    await take_all(client(server).stream_inventories(keys(), limit=16), users(2000))
-    during = [moment for moment, _ in read if 3 < moment < 11]
-    assert during == []
+    async def later() -> AsyncIterator[str]:
+        for user in keys():
+            yield user
+
+    async def look() -> None:
+        await anyio.sleep(9)
+        in_vain.append(len(read) - len(server.asked))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(look)
+        source = later() if asynchronous else keys()
+        await take_all(client(server).stream_inventories(source, limit=16), users(2000))
+    # A key may have been on its way when the outage began.
+    assert in_vain[0] <= (1 if asynchronous else 0)
+    assert [moment for moment in read if 3 < moment < 11] == []
 
 
 @pytest.mark.anyio
@@ -777,10 +831,14 @@ async def test_a_refused_key_ends_an_outage() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("answered", [0, 20])
-async def test_a_client_that_is_closed_ends_an_outage(answered: int) -> None:
-    """No patience is spent on a client that will not send any more."""
+@pytest.mark.parametrize("retries", [0, 2])
+async def test_a_client_that_is_closed_ends_an_outage(answered: int, retries: int) -> None:
+    """No patience is spent on a client that will not send any more.
+
+    It is closed while the run pauses, or while the probe does between its own repeats.
+    """
     server = Server((0, 1e9) if answered == 0 else (0.2, 1e9))
-    api = client(server)
+    api = client(server, retry=RetryPolicy(retries=retries))
     ids = users(300)
     before = anyio.current_time()
 
@@ -796,25 +854,26 @@ async def test_a_client_that_is_closed_ends_an_outage(answered: int) -> None:
 
 
 @pytest.mark.anyio
-async def test_suspects_that_all_become_hopeless_during_an_outage_leave_nothing_to_probe() -> None:
-    """The run goes on with the next key, or waits no longer; it does not break."""
-    asked: Counter[int] = Counter()
+async def test_where_nobody_is_left_to_ask_the_outage_is_over() -> None:
+    """The only key that failed is given up for its age, and what was answered has moved money and is no probe."""
+    asked = 0
+    api = client(lambda _: Response(200, {}, b'{"session_id": "s"}'))
 
-    async def fetch(key: int) -> int:
-        asked[key] += 1
-        if key == 0 and asked[0] == 1:
-            # A limit, from which a slow lookup of another key sets the run free again.
-            raise RateLimited(status=429, retry_after=150.0)
-        if key == 0 and asked[0] == 2:
-            raise RateLimited(status=429, retry_after=120.0)
-        if key == 0:
-            raise ConnectionLost("reset")
-        # What has moved money is never used to find out whether the server is up.
-        await anyio.sleep(160.0)
-        raise UserNotFound(status=404)
+    async def fetch(key: int) -> None:
+        nonlocal asked
+        if key == 1:
+            await api.start_purchase("p", 1, "u")
+            return
+        asked += 1
+        if asked < 3:
+            raise RateLimited(status=429, retry_after=60.0)
+        raise ConnectionLost("reset")
 
-    outcomes = await take_all(fan_out(fetch, [0, 1], limit=2, patience=200), [0, 1])
-    assert {type(error) for error in failures(outcomes).values()} <= {ConnectionLost, UserNotFound, RateLimited}
+    before = anyio.current_time()
+    failed = failures(await take_all(fan_out(fetch, [0, 1], limit=1, patience=100), [0, 1]))
+    assert {key: type(error) for key, error in failed.items()} == {0: ConnectionLost}
+    assert asked == 3
+    assert 120 <= anyio.current_time() - before < 155
 
 
 # ---------------------------------------------------------------- what has moved money

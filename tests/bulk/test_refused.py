@@ -53,6 +53,21 @@ async def test_a_limit_that_is_no_count_is_refused(limit: Any) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("settings", [{"limit": 0}, {"patience": -1.0}])
+async def test_a_wrong_setting_is_refused_before_the_keys_are_read(
+    settings: dict[str, Any], keys_class: type[Keys | AsyncKeys]
+) -> None:
+    """Reading them all may take its time, or use a generator up."""
+    api, _ = world("a")
+    keys = keys_class(3)
+    with pytest.raises(ConfigurationError, match=next(iter(settings))):
+        await fan_out_all(Lookups(), keys, **settings)
+    with pytest.raises(ConfigurationError, match=next(iter(settings))):
+        await api.get_inventories(keys, **settings)  # type: ignore[arg-type]
+    assert keys.read == 0
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("keys", NO_KEYS)
 async def test_keys_that_are_no_keys_are_refused(keys: Any) -> None:
     """A single string is never taken apart into characters, and what cannot be iterated is named."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -25,7 +26,7 @@ from phygitals_async import (
 )
 from phygitals_async._calls.admission import Admission, Priority
 from phygitals_transports import MemoryTransport
-from virtual import run_virtually, settle, virtual_backend
+from virtual import EarlyLoop, run_virtually, settle, virtual_backend
 
 anyio_backend = virtual_backend
 MONEY, SINGLE, BULK = Priority
@@ -322,6 +323,19 @@ async def test_as_many_moments_are_handed_out_as_are_due() -> None:
             group.start_soon(work)
     # One at a time would take 2 s.
     assert 0.04 <= entered[-1] - start <= 0.12
+
+
+def test_a_timer_that_rings_early_admits_whom_it_was_set_for() -> None:
+    """It is not set again and again until the clock has gone on."""
+
+    async def main() -> None:
+        door = Door(Admission(100, 1.0))
+        for _ in range(5):
+            await door.enter()
+        # The first need not wait.
+        assert cast("EarlyLoop", asyncio.get_running_loop()).timers == 4
+
+    anyio.run(main, backend_options={"loop_factory": EarlyLoop})
 
 
 @pytest.mark.anyio

@@ -28,10 +28,12 @@ from phygitals_async import (
     Response,
     RetryPolicy,
     SellbackInProgress,
+    ServerError,
     UserNotFound,
     fan_out,
 )
 from phygitals_transports import MemoryTransport
+from support import ONCE, fixture_bytes
 from virtual import VirtualLoop, run_virtually, settle
 
 
@@ -264,6 +266,13 @@ def test_a_pause_longer_than_patience_is_not_waited_for() -> None:
 # ---------------------------------------------------------------------------------------------------- side by side
 
 
+async def read_at_once(api: PhygitalsClient) -> None:
+    """Read some inventories, all at once."""
+    async with anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(api.get_inventory, f"u{number}")
+
+
 @pytest.mark.parametrize(("rate", "retry_after"), [(50, 1), (2, 5), (1, 5)])
 def test_single_calls_go_before_a_bulk_run(rate: int, retry_after: float) -> None:
     """Their median wait is two intervals at most, and none fails for the bulk run's sake."""
@@ -333,6 +342,27 @@ def test_a_sick_operation_holds_up_no_healthy_one(status: int) -> None:
     run_virtually(main)
 
 
+def test_an_overload_is_no_limit_of_all_operations() -> None:
+    """A 503 slows down the operation that it answers, also where that was accepted before."""
+    answers = iter([Response(200, {}, fixture_bytes("packs-recent-pulls.json"))])
+
+    def handler(request: Request) -> Response:
+        if "recent-pulls" in request.url:
+            return next(answers, Response(503, {"retry-after": "15"}, b"{}"))
+        return inventory(request)
+
+    async def main() -> None:
+        api = client(handler, retry=ONCE)
+        start = anyio.current_time()
+        await api.list_recent_pulls()
+        with pytest.raises(ServerError):
+            await api.list_recent_pulls()
+        await read_at_once(api)
+        assert anyio.current_time() == start
+
+    run_virtually(main)
+
+
 def test_a_429_of_one_item_slows_nobody() -> None:
     """Whatever its words: the item is locked. It is not repeated."""
     asked: list[str] = []
@@ -357,20 +387,20 @@ def test_a_429_of_one_item_slows_nobody() -> None:
 
 
 def test_a_refused_purchase_slows_purchases_alone() -> None:
-    """Its limit is never taken for the reads'."""
-    answers = iter([Response(429, {"retry-after": "2"}, b"{}")])
+    """Its limit is never taken for the reads', also where purchases were accepted before."""
+    started = Response(200, {}, b'{"session_id":"s"}')
+    answers = iter([started, Response(429, {"retry-after": "2"}, b"{}")])
 
     def handler(request: Request) -> Response:
-        if request.method == "POST":
-            return next(answers, Response(200, {}, b'{"session_id":"s"}'))
-        return inventory(request)
+        return next(answers, started) if request.method == "POST" else inventory(request)
 
     async def main() -> None:
         api = client(handler)
         start = anyio.current_time()
+        await api.start_purchase("p", 1, "u")
         with pytest.raises(RateLimited):
             await api.start_purchase("p", 1, "u")
-        await api.get_inventory("u")
+        await read_at_once(api)
         assert anyio.current_time() == start
         await api.start_purchase("p", 1, "u")
         assert anyio.current_time() - start == pytest.approx(2.0)

@@ -795,6 +795,19 @@ async def test_the_watching_of_an_order_has_a_deadline_if_given_one(broken: bool
 
 
 @pytest.mark.anyio
+async def test_a_failure_that_has_passed_does_not_end_the_watching_of_an_order() -> None:
+    """Answered since, it is not why the watching came to no end, nor does what it asked for hold up later polls."""
+    limited = Response(429, {"retry-after": "100"}, b"")
+    api, transport = _client(_script([_order("queued"), limited, _order("queued")]))
+    with pytest.raises(DeadlineExceeded) as caught:
+        async for _ in api.watch_order("order_123", interval=10.0, deadline=200.0):
+            pass
+    assert caught.value.__cause__ is None
+    # At about 0 and 10 seconds, and from 110 on every ten.
+    assert len(transport.sent) >= 2 + 90 // 12.5
+
+
+@pytest.mark.anyio
 async def test_a_poll_that_asks_to_wait_is_not_repeated_sooner() -> None:
     """Waiting for a purchase honours Retry-After, however long the pauses between polls are."""
     times: list[float] = []

@@ -372,6 +372,29 @@ async def test_a_doubtful_failure_after_one_that_never_left_is_of_unknown_outcom
     assert caught.value.attempts == len(script.asked_at) == 2
 
 
+@pytest.mark.anyio
+async def test_each_attempt_tells_of_its_own_sending() -> None:
+    """The first broke on its way, the others found no connection: the last attempt was never sent."""
+    seen: list[Request] = []
+
+    class Breaking:
+        async def send(self, request: Request) -> Response:
+            seen.append(request)
+            with request.delivery.connecting():
+                if len(seen) > 1:
+                    raise ConnectError
+            raise ConnectionLost
+
+        async def aclose(self) -> None:
+            pass
+
+    async with PhygitalsClient(Breaking(), api_key="sandbox-test", retry=QUICK) as api:
+        with pytest.raises(ConnectError) as caught:
+            await api.get_inventory("a")
+    assert caught.value.sent is Sent.NEVER
+    assert [request.delivery.sent for request in seen] == [Sent.UNKNOWN, Sent.NEVER, Sent.NEVER]
+
+
 def test_pauses_grow_and_stay_within_their_bounds() -> None:
     """Before the n-th repeat, at most `base * 2**n`, and at most `longest`."""
     script = Script(refusal(500))
@@ -508,7 +531,10 @@ def test_a_pause_that_overlaps_the_deadline_is_not_waited_for() -> None:
 
 @pytest.mark.parametrize("failure", [refusal(500), ConnectError()])
 def test_nothing_is_sent_after_the_deadline_when_the_pause_overslept(failure: Response | PhygitalsError) -> None:
-    """A laptop that was suspended, or a loop that was blocked, must not send a purchase long after its deadline."""
+    """A laptop that was suspended, or a loop that was blocked, must not send a purchase long after its deadline.
+
+    What is told is the failure before it: an attempt without time would only hide that.
+    """
     script = Script(failure, EMPTY)
     clock = trio.testing.MockClock(autojump_threshold=0.01)
     moves_money = isinstance(failure, PhygitalsError)
@@ -521,8 +547,9 @@ def test_nothing_is_sent_after_the_deadline_when_the_pause_overslept(failure: Re
             async def call() -> None:
                 late = api.start_purchase("p", 1, "a", deadline=1.0)
                 read = api.get_inventory("a", deadline=1.0)
-                with pytest.raises(PhygitalsError):
+                with pytest.raises(ConnectError if moves_money else ServerError) as caught:
                     await (late if moves_money else read)
+                assert caught.value.attempts == 1
                 (read if moves_money else late).close()
 
             while not script.asked_at:

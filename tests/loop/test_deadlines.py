@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import pickle
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -30,7 +31,7 @@ from phygitals_async import (
 from phygitals_async._loop.deadlines import Deadlines
 from phygitals_transports import MemoryTransport
 from support import ON_VIRTUAL_ASYNCIO, noting
-from virtual import virtual_backend
+from virtual import EarlyLoop, no_task_left, run_virtually, virtual_backend
 
 anyio_backend = virtual_backend
 
@@ -358,3 +359,79 @@ def test_trio_as_a_guest_keeps_its_own_time() -> None:
     run_as_guest(guest)
     first, second = times
     assert second - first >= 0.1
+
+
+async def spin() -> None:
+    """Never wait for anything, and never end."""
+    while True:  # noqa: ASYNC110 - it is to be always ready.
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("scope_first", [False, True])
+@pytest.mark.parametrize(("seconds", "call"), [(0.0, spin), (0.0, anyio.sleep_forever), (5.0, anyio.sleep_forever)])
+def test_a_scope_that_ends_in_the_very_turn_of_a_deadline_catches_its_own(
+    scope_first: bool, seconds: float, call: Callable[[], Awaitable[None]]
+) -> None:
+    """Whichever of the two comes first: anyio knows its cancellation by the message, which the other overwrites."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        deadlines = Deadlines()
+        ends = loop.time() + seconds
+        with anyio.CancelScope() as scope:
+            if scope_first:
+                loop.call_at(ends, scope.cancel)
+            else:
+                # The deadline's timer is set in the call, and this one a moment later for the same time.
+                loop.call_soon(lambda: loop.call_at(ends, scope.cancel))
+            with contextlib.suppress(DeadlineExceeded):
+                await deadlines.within(seconds, call)
+            await anyio.sleep(1)
+        assert scope.cancelled_caught
+        assert cast("asyncio.Task[None]", asyncio.current_task()).cancelling() == 0
+
+    run_virtually(main)
+
+
+def test_a_timer_that_rings_early_ends_what_it_was_set_for() -> None:
+    """It is not set again and again until the clock has gone on."""
+
+    async def main() -> None:
+        deadlines = Deadlines()
+        with pytest.raises(DeadlineExceeded):
+            await deadlines.within(5, anyio.Event().wait)
+        assert cast("EarlyLoop", asyncio.get_running_loop()).timers == 1
+
+    anyio.run(main, backend_options={"loop_factory": EarlyLoop})
+
+
+def test_calls_of_a_loop_that_ended_leave_no_deadline_to_the_next() -> None:
+    """Its timers never ring: a deadline that waited for one of them would not come."""
+    api = client(Stuck("u"))
+
+    async def leave_behind() -> None:
+        call = asyncio.create_task(cast("Any", api.get_inventory("u", deadline=5)))
+        await asyncio.sleep(1)
+        assert not call.done()
+
+    async def main() -> None:
+        before = anyio.current_time()
+        with pytest.raises(DeadlineExceeded):
+            await api.get_inventory("u", deadline=10)
+        assert anyio.current_time() - before == pytest.approx(10)
+
+    run_virtually(leave_behind)
+    run_virtually(main)
+
+
+@pytest.mark.anyio
+async def test_a_client_that_is_closed_leaves_no_timer() -> None:
+    """Nor a task, which a timer is on trio: what a call left behind goes with the client."""
+    with no_task_left():
+        api = client(Stuck("u"))
+        with anyio.move_on_after(1):
+            await api.get_inventory("u", deadline=200)
+        await api.aclose()
+    with contextlib.suppress(RuntimeError):  # Under trio there are no timers of asyncio's to look at.
+        loop: Any = asyncio.get_running_loop()
+        assert not [timer for timer in loop._scheduled if not timer.cancelled()]

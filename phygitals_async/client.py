@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn, ParamSpec, Self, TypeVar
 
 import anyio
 
@@ -15,6 +15,7 @@ from phygitals_async._api_key import conceal
 from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE, FanOut, collect
 from phygitals_async._bulk.outcomes import Batch
 from phygitals_async._calls import polling
+from phygitals_async._calls.answers import Answer, take
 from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.exchange import Exchange, call
 from phygitals_async._calls.ownership import call_for
@@ -41,6 +42,9 @@ from phygitals_async.models import (
 from phygitals_async.observer import Hooks, Observer, logger
 from phygitals_async.transport import Transport
 from phygitals_async.version import version
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @public
@@ -149,6 +153,24 @@ class PhygitalsClient:
             grace: Seconds that calls in flight are given to finish. Then the transport is closed under them.
         """
         await self._engine.aclose(check_seconds("grace", grace))
+
+    async def call_with_response(
+        self, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Answer[T]:
+        """Call one of the client's methods, and return what it returns with the status, headers and time it took.
+
+        Such as `answer = await api.call_with_response(api.get_inventory, "user_abc123")`: `answer.value` is the
+        inventory. An error is raised as by the method itself: it has its own status and attempts.
+
+        Args:
+            method: A method of this client.
+            *args: What it takes.
+            **kwargs: The same, by name.
+        """
+        began = anyio.current_time()
+        with take() as taken:
+            value = await method(*args, **kwargs)
+        return taken.answer(value, anyio.current_time() - began)
 
     async def list_packs(
         self, *, platform: str | None = None, include_repacks: bool | None = None, deadline: float | None = None

@@ -157,4 +157,4 @@ def test_the_search_for_imports_finds_imports() -> None:
 
 def test_dir_lists_what_is_imported_late_too() -> None:
     """Completion in an editor or a shell finds every public name."""
-    assert set(phygitals_async.__all__) <= set(dir(phygitals_async))
+    assert dir(phygitals_async) == sorted(phygitals_async.__all__)

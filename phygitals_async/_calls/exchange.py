@@ -11,6 +11,7 @@ from attrs import evolve
 
 from phygitals_async._api.operation import Operation
 from phygitals_async._calls.admission import Admission, Lane, Priority
+from phygitals_async._calls.answers import taking
 from phygitals_async._calls.endings import complete, note_unknown_outcome, unlisted, with_truth
 from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.lookups import Run, current_lookup
@@ -117,6 +118,8 @@ class Exchange(Generic[T]):
             self._end(error)
             raise
         self.drop()
+        if (taken := taking.get()) is not None:
+            taken.note(self._response, self._attempts, self._engine.wire.settings.api_key)
         return result
 
     def drop(self) -> None:

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check unit wheel soak bench faults openapi sync clean
+.PHONY: demo test check unit wheel lowest prism soak bench faults openapi sync dist clean
 .DEFAULT_GOAL := test
 
 # The library with what the demo shows; enough for `make demo`.
@@ -20,6 +20,18 @@ $(VENV)/.dev: $(VENV)/.demo
 	@$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
 
+# A mock server of OpenAPI documents, which tests of docs/openapi.json run. It needs Node.js 18.20 or newer; without it
+# those tests are skipped. Its dependencies are what they were on that day.
+PRISM_DIR := $(VENV)/prism-5.14.2
+export PRISM ?= $(shell ls $(abspath $(PRISM_DIR))/node_modules/.bin/prism 2>/dev/null)
+
+$(PRISM_DIR)/.installed:
+	@npm install --prefix $(PRISM_DIR) --before 2026-11-01 --ignore-scripts --omit optional --no-package-lock --no-audit \
+		--no-fund --loglevel error @stoplight/prism-cli@5.14.2
+	@touch $@
+
+prism: $(PRISM_DIR)/.installed
+
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/refresh_inventories.py
 
@@ -30,6 +42,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright
+	$(BIN)/zizmor --offline --quiet .github
 
 # The tests against the source, while working on it.
 unit: $(VENV)/.dev
@@ -41,6 +54,10 @@ unit: $(VENV)/.dev
 # The tests against the built wheel, in a clean environment of every supported Python found here; coverage on the first.
 wheel: $(VENV)/.dev
 	BIN=$(BIN) sh scripts/test-wheel
+
+# The core's tests with the lowest version of each dependency that pyproject.toml allows.
+lowest:
+	PYTHON=$(PYTHON) sh scripts/test-lowest
 
 # Every operation against a server that fails in every way: `make soak SECONDS=3600`.
 SECONDS ?= 120
@@ -58,9 +75,14 @@ faults: $(VENV)/.dev
 openapi: $(VENV)/.dev
 	$(BIN)/python scripts/build_openapi.py
 
+# What a release consists of: both distributions in dist/, and the SBOM of the wheel and all that it installs.
+dist: $(VENV)/.demo
+	@$(BIN)/python -m pip install --quiet --group release
+	@sh scripts/build-release $(BIN)
+
 # Writes phygitals_async/sync.py; a test holds it against the async client.
 sync: $(VENV)/.dev
 	$(BIN)/python scripts/build_sync.py
 
 clean:
-	rm -rf $(VENV) dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist sbom.cdx.json .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -36,7 +36,7 @@ async def main() -> None:
         cheapest = min(inventory.items, key=lambda item: item.buyback_price)
         card = await api.get_card(cheapest.id)
         sale = await api.sell_back(cheapest.id)  # moves money: sent at most once
-        print(f"sold {card.name}, worth USD {card.fmv:.2f}, for USD {sale.amount:.2f}")
+        print(f"sold {card.name}, worth USD {card.fmv or 0:.2f}, for USD {sale.amount:.2f}")
 
         kept = [item.id for item in (await api.get_inventory(user_id)).items]
         quotes = await api.quote_shipping(kept, HOME)

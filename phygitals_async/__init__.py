@@ -76,12 +76,14 @@ if typing.TYPE_CHECKING:
         Purchase,
         PurchasedItem,
         RarityTier,
+        Rows,
         Sellback,
         ShippingOrder,
         ShippingQuote,
         ShippingQuotes,
         ShippingRequest,
         StartedPurchase,
+        Unreadable,
     )
     from phygitals_async.observer import Attempt, Call, Observer
     from phygitals_async.progress import Progress
@@ -157,6 +159,7 @@ __all__ = [
     "Response",
     "ResponseTooLarge",
     "RetryPolicy",
+    "Rows",
     "Sandbox",
     "Sellback",
     "SellbackInProgress",
@@ -172,6 +175,7 @@ __all__ = [
     "TransactionFailed",
     "Transport",
     "TransportError",
+    "Unreadable",
     "UserNotFound",
     "build_converter",
     "diff_inventories",

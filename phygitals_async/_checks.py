@@ -1,4 +1,4 @@
-"""What a caller's numbers may be."""
+"""What a caller's numbers, and anybody's texts, may be."""
 
 from __future__ import annotations
 
@@ -72,3 +72,14 @@ def check_patience(value: float) -> float:
         msg = f"patience must be a finite number of seconds, or 0, not {shown(value)}"
         raise ConfigurationError(msg)
     return value
+
+
+def has_surrogate(text: str) -> bool:
+    """Whether a text holds an unpaired surrogate, half a character, which no encoding can carry."""
+    if text.isascii():
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -7,7 +7,7 @@ from phygitals_async._structuring.converter import PhygitalsConverter
 from phygitals_async.errors import ConfigurationError
 
 
-def check_parts(transport: object, retry: object, converter: object) -> None:
+def check_parts(transport: object, retry: object, converter: object, on_unreadable: object) -> None:
     """Refuse what would otherwise fail at the first call, perhaps after money has moved.
 
     Raises:
@@ -19,6 +19,8 @@ def check_parts(transport: object, retry: object, converter: object) -> None:
         msg = f"retry must be a RetryPolicy, not {_kind(retry)}"
     elif converter is not None and not isinstance(converter, PhygitalsConverter):
         msg = f"converter must come from build_converter(), not {_kind(converter)}"
+    elif on_unreadable not in ("refuse", "keep"):
+        msg = "on_unreadable must be 'refuse' or 'keep'"
     else:
         return
     raise ConfigurationError(msg)

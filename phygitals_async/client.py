@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import NoReturn, ParamSpec, Self, TypeVar
+from typing import Literal, NoReturn, ParamSpec, Self, TypeVar
 
 import anyio
 
@@ -33,6 +33,7 @@ from phygitals_async.models import (
     Pack,
     Pull,
     Purchase,
+    Rows,
     Sellback,
     ShippingOrder,
     ShippingQuotes,
@@ -77,6 +78,10 @@ class PhygitalsClient:
         retry: How reads, and calls that provably never left, are repeated.
         observer: Is told of calls, attempts and bulk progress; see `Observer`.
         converter: Structures the answers; see `build_converter`.
+        on_unreadable: What becomes of an answer in which some rows are not what the API documents. `refuse` raises the
+            `DecodeError`, whose `partial` holds the others; `keep` returns the others, and `unreadable` lists the rest.
+            It concerns what reads rows: packs, chase cards, recent pulls, inventories, quotes, orders. A card, a
+            purchase, and the answer of a call that moves money or goods are whole or refused.
 
     Raises:
         ConfigurationError: A setting is missing, malformed, or contradicts another.
@@ -97,10 +102,11 @@ class PhygitalsClient:
         retry: RetryPolicy | None = None,
         observer: Observer | None = None,
         converter: PhygitalsConverter | None = None,
+        on_unreadable: Literal["refuse", "keep"] = "refuse",
     ) -> None:
         key = conceal(api_key)
         del api_key  # Error reporters show the locals of every frame.
-        check_parts(transport, retry, converter)
+        check_parts(transport, retry, converter, on_unreadable)
         settings = resolve_settings(key, environment, base_url, path_prefix)
         if transport is None:
             from phygitals_transports import AiohttpTransport
@@ -113,7 +119,12 @@ class PhygitalsClient:
         }
         self._engine = Engine(
             transport,
-            Wire(settings, build_converter() if converter is None else converter, headers),
+            Wire(
+                settings,
+                build_converter() if converter is None else converter,
+                headers,
+                keeps_unreadable=on_unreadable == "keep",
+            ),
             deadline=deadline,
             attempt_timeout=attempt_timeout,
             max_in_flight=max_in_flight,
@@ -174,7 +185,7 @@ class PhygitalsClient:
 
     async def list_packs(
         self, *, platform: str | None = None, include_repacks: bool | None = None, deadline: float | None = None
-    ) -> tuple[Pack, ...]:
+    ) -> Rows[Pack]:
         """Return the packs on offer (API sheet, 2.1).
 
         Args:
@@ -186,7 +197,7 @@ class PhygitalsClient:
             self._engine, endpoints.LIST_PACKS, deadline, platform=platform, include_repacks=include_repacks
         )
 
-    async def list_chase_cards(self, slug: str, *, deadline: float | None = None) -> tuple[ChaseCard, ...]:
+    async def list_chase_cards(self, slug: str, *, deadline: float | None = None) -> Rows[ChaseCard]:
         """Return the cards a pack is bought for (API sheet, 2.2).
 
         Args:
@@ -204,7 +215,7 @@ class PhygitalsClient:
         claw_ids: Iterable[str] | None = None,
         limit: int | None = None,
         deadline: float | None = None,
-    ) -> tuple[Pull, ...]:
+    ) -> Rows[Pull]:
         """Return what was pulled lately by anybody, newest first (API sheet, 2.3).
 
         Args:

@@ -92,6 +92,22 @@ class PhygitalsError(Exception):
         """What went wrong, without the operation."""
         return super().__str__()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as plain JSON values, the same six of every error, for logs and queues.
+
+        `class` is its name, `operation` the client method or None, `status` the HTTP status or None, `message` its
+        text, `sent` is `never`, `yes` or `unknown`, and `attempts` a number. The arguments, which may be personal
+        data, are not in it, and neither is the API key.
+        """
+        return {
+            "class": type(self).__name__,
+            "operation": self.operation,
+            "status": getattr(self, "status", None),
+            "message": self.text,
+            "sent": self.sent.name.lower(),
+            "attempts": self.attempts,
+        }
+
     def __str__(self) -> str:
         return f"{self.operation}: {self.text}" if self.operation else self.text
 
@@ -418,6 +434,9 @@ class DecodeError(PhygitalsError):
         snippet: The beginning of the body as printable text, at most 200 characters.
         readable: What could be read all the same of the answer to a call that moves money or goods: see
             `OutcomeUnknown`.
+        partial: The answer with only the rows that can be read, where it is one of rows and nothing else is wrong with
+            it; the others are in its `unreadable`. None for any other answer, for one that repeats the API key, and for
+            one of a call that moves money or goods.
     """
 
     sent = Sent.YES
@@ -431,11 +450,13 @@ class DecodeError(PhygitalsError):
         problems: Sequence[str] = (),
         snippet: str = "",
         readable: Mapping[str, Any] | None = None,
+        partial: Any = None,
     ) -> None:
         self.status = status
         self.problems = tuple(problems)
         self.snippet = snippet
         self.readable: Mapping[str, Any] = readable or {}
+        self.partial = partial
         super().__init__(text)
 
     @property

@@ -48,10 +48,14 @@ def diff_inventories(before: Inventory, after: Inventory) -> InventoryDiff:
     Items are told apart by id; one id several times over (sandbox only, API sheet, section 4, S7) is counted.
 
     Raises:
-        InvalidArgumentError: The inventories are of different users.
+        InvalidArgumentError: The inventories are of different users, or some of their items could not be read: what is
+            missing from one would pass for sold.
     """
     if before.user_id != after.user_id:
         msg = "the inventories are of different users"
+        raise InvalidArgumentError(msg)
+    if before.unreadable or after.unreadable:
+        msg = "some items of the inventories could not be read, and would pass for bought or sold"
         raise InvalidArgumentError(msg)
     old: defaultdict[str, list[Item]] = defaultdict(list)
     for item in before.items:

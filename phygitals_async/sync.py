@@ -6,6 +6,7 @@ Written by `python scripts/build_sync.py`: change the async client instead, and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 from phygitals_async import client
 from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE
@@ -24,6 +25,7 @@ from phygitals_async.models import (
     Pack,
     Pull,
     Purchase,
+    Rows,
     Sellback,
     ShippingOrder,
     ShippingQuotes,
@@ -70,6 +72,10 @@ class PhygitalsClient(Door):
         retry: How reads, and calls that provably never left, are repeated.
         observer: Is told of calls, attempts and bulk progress; see `Observer`.
         converter: Structures the answers; see `build_converter`.
+        on_unreadable: What becomes of an answer in which some rows are not what the API documents. `refuse` raises the
+            `DecodeError`, whose `partial` holds the others; `keep` returns the others, and `unreadable` lists the rest.
+            It concerns what reads rows: packs, chase cards, recent pulls, inventories, quotes, orders. A card, a
+            purchase, and the answer of a call that moves money or goods are whole or refused.
 
     Raises:
         ConfigurationError: A setting is missing, malformed, or contradicts another.
@@ -90,6 +96,7 @@ class PhygitalsClient(Door):
         retry: RetryPolicy | None = None,
         observer: Observer | None = None,
         converter: PhygitalsConverter | None = None,
+        on_unreadable: Literal["refuse", "keep"] = "refuse",
     ) -> None:
         super().__init__(
             client.PhygitalsClient(
@@ -105,12 +112,13 @@ class PhygitalsClient(Door):
                 retry=retry,
                 observer=observer,
                 converter=converter,
+                on_unreadable=on_unreadable,
             )
         )
 
     def list_packs(
         self, *, platform: str | None = None, include_repacks: bool | None = None, deadline: float | None = None
-    ) -> tuple[Pack, ...]:
+    ) -> Rows[Pack]:
         """Return the packs on offer (API sheet, 2.1).
 
         Args:
@@ -120,7 +128,7 @@ class PhygitalsClient(Door):
         """
         return self._call(self._api.list_packs, platform=platform, include_repacks=include_repacks, deadline=deadline)
 
-    def list_chase_cards(self, slug: str, *, deadline: float | None = None) -> tuple[ChaseCard, ...]:
+    def list_chase_cards(self, slug: str, *, deadline: float | None = None) -> Rows[ChaseCard]:
         """Return the cards a pack is bought for (API sheet, 2.2).
 
         Args:
@@ -134,7 +142,7 @@ class PhygitalsClient(Door):
 
     def list_recent_pulls(
         self, *, claw_ids: Iterable[str] | None = None, limit: int | None = None, deadline: float | None = None
-    ) -> tuple[Pull, ...]:
+    ) -> Rows[Pull]:
         """Return what was pulled lately by anybody, newest first (API sheet, 2.3).
 
         Args:

@@ -80,7 +80,8 @@ class Request:
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(repr=False)
+    # No part of the hash, as a mapping has none.
+    headers: Mapping[str, str] = field(repr=False, hash=False)
     body: bytes | None = field(default=None, repr=False)
     fresh_connection: bool = field(default=False, kw_only=True)
     delivery: Delivery = field(factory=Delivery, kw_only=True, repr=False, eq=False)
@@ -97,7 +98,7 @@ class Response:
     """
 
     status: int
-    headers: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False, hash=False)
     body: bytes = field(repr=False)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from support import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKING = [*sorted(ROOT.glob("*.md")), *DOCUMENTS[1:], ROOT / "benchmarks" / "README.md"]
 BLOCKS = [
     pytest.param(block, id=f"{document.name}-{number}")
     for document in DOCUMENTS
@@ -39,3 +41,11 @@ def test_both_commands_stand_on_the_first_screen() -> None:
     head = "\n".join((ROOT / "README.md").read_text().splitlines()[:40])
     assert "make demo" in head
     assert "make test" in head
+
+
+@pytest.mark.parametrize("document", LINKING, ids=lambda document: document.name)
+def test_each_link_leads_somewhere(document: Path) -> None:
+    """A link to a file names one that is there; any other is a full address."""
+    for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
+        path = target.partition("#")[0]
+        assert target.startswith("https://") or (document.parent / path).exists(), target

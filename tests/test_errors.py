@@ -25,7 +25,7 @@ from phygitals_async import (
     StatusError,
     errors,
 )
-from phygitals_async.models import Destination
+from phygitals_async.models import Destination, Inventory, Unreadable
 from phygitals_transports import MemoryTransport
 
 
@@ -49,6 +49,7 @@ _VALUES: Final[dict[str, Any]] = {
     "session_id": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
     "details": "no such street",
     "sent": Sent.YES,
+    "partial": Inventory("user_abc123", (), unreadable=(Unreadable("$.items[0]", ("$.items[0].id: missing",), "{}"),)),
     "owner": "user_abc123",
     "item_ids": ("v1|110586049456|0",),
     "readable": {"session_id": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"},

@@ -25,6 +25,7 @@ from phygitals_async import (
     Repriced,
     Sandbox,
     Sent,
+    Unreadable,
     diff_inventories,
 )
 from phygitals_transports import MemoryTransport
@@ -228,3 +229,12 @@ def test_the_way_back_is_the_reverse(before: Inventory, after: Inventory) -> Non
     assert Counter(item.id for item in there.added) == Counter(item.id for item in back.removed)
     assert Counter(item.id for item in there.removed) == Counter(item.id for item in back.added)
     assert bool(there) == bool(back)
+
+
+def test_inventories_with_unreadable_items_are_not_compared() -> None:
+    """An item that is missing for that reason would pass for sold, and a sale be taken for made."""
+    whole = Inventory("u", ())
+    part = Inventory("u", (), unreadable=(Unreadable("$.items[0]", (), "{}"),))
+    for before, after in ((whole, part), (part, whole), (part, part)):
+        with pytest.raises(InvalidArgumentError, match="could not be read"):
+            diff_inventories(before, after)

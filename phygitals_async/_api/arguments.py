@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from phygitals_async._checks import shown
+from phygitals_async._checks import has_surrogate, shown
 from phygitals_async.errors import InvalidArgumentError
 from phygitals_async.models import Destination
 
@@ -50,7 +50,7 @@ def check_id(name: str, value: object) -> str:
         msg = f"{name} must not be empty"
     elif value in (".", ".."):
         msg = f"{name} must not be '.' or '..': servers and proxies resolve those away"
-    elif _has_surrogate(value):
+    elif has_surrogate(value):
         msg = f"{name} holds an unpaired surrogate, which no encoding can carry"
     else:
         # The text itself of a subclass, such as a member of an enum.
@@ -91,7 +91,7 @@ def _check_destination(name: str, value: object) -> Destination:
         msg = f"{name} must be a Destination, not {type(value).__name__}"
         raise InvalidArgumentError(msg)
     for part, text in value.parts():
-        if not isinstance(text, str) or _has_surrogate(text):
+        if not isinstance(text, str) or has_surrogate(text):
             msg = f"{name}.{part} must be text that can be encoded"
             raise InvalidArgumentError(msg)
     # The API's own rule (API sheet, 2.9): it refuses any other length.
@@ -101,22 +101,13 @@ def _check_destination(name: str, value: object) -> Destination:
     return Destination(**{part: str.__str__(text) for part, text in value.parts()})
 
 
-def _has_surrogate(text: str) -> bool:
-    if text.isascii():
-        return False
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
 ID: Final = Kind(check_id, {"type": "string", "minLength": 1})
 IDS: Final = Kind(_check_ids, {"type": "array", "items": ID.schema, "minItems": 1})
 AMOUNT: Final = Kind(_check_whole, {"type": "integer", "minimum": 1})
 PULLS_LIMIT: Final = Kind(
     lambda name, value: _check_whole(name, value, most=_MOST_RECENT_PULLS),
-    {"type": "integer", "minimum": 1, "maximum": _MOST_RECENT_PULLS},
+    # Without the most: the server lowers what is above it (API sheet, 2.3).
+    AMOUNT.schema,
 )
 FLAG: Final = Kind(_check_flag, {"type": "boolean"})
 DESTINATION: Final = Kind(_check_destination, {"$ref": "#/components/schemas/Destination"})

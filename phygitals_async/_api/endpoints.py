@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from phygitals_async import errors, models
 from phygitals_async._api.arguments import AMOUNT, DESTINATION, FLAG, ID, IDS, PULLS_LIMIT, Argument, check_id
 from phygitals_async._api.operation import Effect, Operation, Refusal
 
+T = TypeVar("T")
 
-def _read_chase_cards(answer: tuple[models.ChaseCard, ...] | None) -> tuple[models.ChaseCard, ...]:
-    return answer or ()
+
+def _read_rows(answer: tuple[T, ...] | None) -> models.Rows[T]:
+    return answer if isinstance(answer, models.Rows) else models.Rows(answer or ())
 
 
 def _read_started(answer: models.StartedPurchase) -> models.StartedPurchase:
@@ -84,7 +86,7 @@ def _error_message(body: Mapping[str, Any], _: Mapping[str, Any]) -> dict[str, A
     return {"message": text if isinstance(text, str) else ""}
 
 
-LIST_PACKS: Final = Operation[tuple[models.Pack, ...]](
+LIST_PACKS: Final = Operation[models.Rows[models.Pack]](
     name="list_packs",
     method="GET",
     path="/vm/available",
@@ -93,16 +95,17 @@ LIST_PACKS: Final = Operation[tuple[models.Pack, ...]](
         "includeRepacks": Argument("include_repacks", FLAG, optional=True),
     },
     answer=tuple[models.Pack, ...],
+    read=_read_rows,
 )
-LIST_CHASE_CARDS: Final = Operation[tuple[models.ChaseCard, ...]](
+LIST_CHASE_CARDS: Final = Operation[models.Rows[models.ChaseCard]](
     name="list_chase_cards",
     method="GET",
     path="/vm/chase/{slug}",
     answer=tuple[models.ChaseCard, ...] | None,
-    read=_read_chase_cards,
+    read=_read_rows,
     hint="a pack's slug is meant, not its id; list_packs() has both",
 )
-LIST_RECENT_PULLS: Final = Operation[tuple[models.Pull, ...]](
+LIST_RECENT_PULLS: Final = Operation[models.Rows[models.Pull]](
     name="list_recent_pulls",
     method="GET",
     path="/vm/recent-pulls",
@@ -111,6 +114,7 @@ LIST_RECENT_PULLS: Final = Operation[tuple[models.Pull, ...]](
         "limit": Argument("limit", PULLS_LIMIT, optional=True),
     },
     answer=tuple[models.Pull, ...],
+    read=_read_rows,
     refusals=[Refusal(500, "An unexpected error occurred", errors.ServerError)],
 )
 GET_CARD: Final = Operation[models.Card](

@@ -16,16 +16,20 @@ T = TypeVar("T")
 
 
 class Effect(enum.Enum):
-    """What a call does besides answering."""
+    """What a call does besides answering.
+
+    Attributes:
+        is_irreversible: Whether the call must not be made twice.
+    """
+
+    is_irreversible: bool
 
     READS = "reads"
     MOVES_MONEY = "moves money"
     MOVES_GOODS = "moves goods"
 
-    @property
-    def is_irreversible(self) -> bool:
-        """Whether the call must not be made twice."""
-        return self is not Effect.READS
+    def __init__(self, what: str) -> None:
+        self.is_irreversible = what != "reads"
 
 
 @frozen(eq=False)

@@ -17,8 +17,10 @@ from phygitals_async import errors
 from phygitals_async._api.operation import Operation
 from phygitals_async._api_key import mask_key, shows_key
 from phygitals_async._structuring.converter import PhygitalsConverter
+from phygitals_async._structuring.rows import with_unreadable
 from phygitals_async.config import Settings
 from phygitals_async.errors import DecodeError, PhygitalsError, RedirectRefused, StatusError
+from phygitals_async.models.rows import Unreadable
 from phygitals_async.transport import Request, Response
 
 T = TypeVar("T")
@@ -26,6 +28,9 @@ T = TypeVar("T")
 _SNIPPET_CHARS: Final = 200
 # An error body longer than this is no API message; it is not worth parsing.
 _LONGEST_ERROR_BODY: Final = 64 * 1024
+
+# What `quote` leaves as it is.
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch
 
 _FAMILIES: Final[Mapping[int, type[StatusError]]] = {
     401: errors.AuthenticationError,
@@ -43,11 +48,13 @@ class Wire:
         settings: Where requests go, and the key.
         converter: Writes bodies and structures answers.
         headers: Headers of every request.
+        keeps_unreadable: Whether an answer to a read is returned although some of its rows cannot be read.
     """
 
     settings: Settings
     converter: PhygitalsConverter
     headers: Mapping[str, str]
+    keeps_unreadable: bool = False
 
     def request(self, operation: Operation[Any], arguments: Mapping[str, Any]) -> Request:
         """Build the request for an operation.
@@ -61,7 +68,7 @@ class Wire:
         """
         url = self.settings.root
         for piece, name in operation.segments:
-            url += piece + quote(arguments[name], safe="") if name else piece
+            url += piece + _segment(arguments[name]) if name else piece
         if operation.query:
             url += _query(operation, arguments)
         # What must not be sent twice must not leave on a connection that may be closing.
@@ -88,30 +95,48 @@ class Wire:
         raise self._refusal(operation, arguments, response)
 
     def decode(self, operation: Operation[T], arguments: Mapping[str, Any], response: Response) -> T:
-        """Return the result in a 2xx answer.
+        """Return the result in a 2xx answer, or its readable part where that is wanted.
 
         Raises:
             DecodeError: The body is not what the API documents, or answers another question.
             StatusError: A refusal that came as a 2xx.
         """
         try:
-            result = operation.read(self.converter.loads(response.body, operation.answer))
-            if operation.echoes:
-                _check_echo(operation.echoes, arguments, result, response.body)
-            return result
+            return _result(operation, arguments, self.converter.loads(response.body, operation.answer), response.body)
         except DecodeError as error:
+            partial = self._partial(operation, arguments, error, response.body)
+            if partial is not None and self.keeps_unreadable:
+                return partial
             failure: PhygitalsError = DecodeError(
                 error.summary,
                 status=response.status,
                 problems=[self._printable(problem) for problem in error.problems],
                 snippet=self._snippet(response.body),
                 readable=self._readable(operation, response.body),
+                # An error is logged, pickled and passed around as no answer is.
+                partial=None if shows_key(self.settings.api_key, response.body.decode(errors="replace")) else partial,
             )
         except StatusError as error:
             message = self._printable(error.message)
             failure = type(error)(status=response.status, message=message, snippet=self._snippet(response.body))
         # Without the frames that held the body: it may echo the key, and error reporters show locals.
         raise failure
+
+    def _partial(
+        self, operation: Operation[T], arguments: Mapping[str, Any], error: DecodeError, body: bytes
+    ) -> T | None:
+        """Return the result in the readable part of an answer to a read, or None where there is none."""
+        if error.partial is None or operation.effect.is_irreversible:
+            return None
+        unreadable = tuple(
+            Unreadable(row.path, tuple(map(self._printable, row.problems)), mask_key(self.settings.api_key, row.raw))
+            for row in error.partial.unreadable
+        )
+        try:
+            result: T = _result(operation, arguments, with_unreadable(error.partial, unreadable), body)
+        except DecodeError:
+            return None
+        return result
 
     def _refusal(self, operation: Operation[Any], arguments: Mapping[str, Any], response: Response) -> StatusError:
         status = response.status
@@ -178,6 +203,18 @@ class Wire:
         found = {name: read(given.get(name)) for name, read in operation.salvages.items()}
         key = self.settings.api_key
         return {name: value for name, value in found.items() if value is not None and not shows_key(key, str(value))}
+
+
+def _segment(text: str) -> str:
+    # Most ids need no quoting, and finding that out takes a third of the time that `quote` does.
+    return text if _UNRESERVED(text) else quote(text, safe="")
+
+
+def _result(operation: Operation[T], arguments: Mapping[str, Any], answer: Any, body: bytes) -> T:
+    result = operation.read(answer)
+    if operation.echoes:
+        _check_echo(operation.echoes, arguments, result, body)
+    return result
 
 
 def _check_echo(name: str, arguments: Mapping[str, Any], result: object, body: bytes) -> None:

@@ -169,13 +169,13 @@ class FanOut(Generic[K, V]):
         return self
 
     async def __anext__(self) -> Outcome[K, V]:
-        workers = self._workers
-        while not workers.ready:
+        workers, queues = self._workers, self._workers.queues
+        while not queues.outcomes:
             if not workers.is_entered or not workers.tasks:
                 await self._raise_failure()
                 raise StopAsyncIteration
-            await workers.wait_for_outcome()
-        outcome = self._outcome(*workers.take())
+            await queues.wait_for_outcome()
+        outcome = self._outcome(*queues.take_outcome())
         if self._hooks is not None:
             self._hooks.notify("progressed", self.progress)
         return outcome
@@ -194,7 +194,7 @@ class FanOut(Generic[K, V]):
         if self._cut_short:
             msg = "the bulk run was left before all of its keys were looked up"
             raise RuntimeError(msg)
-        self._workers.raise_source_failure()
+        self._workers.queues.raise_source_failure()
 
     def _bugs(self) -> list[BaseException]:
         """Return what ended the run before its keys did."""

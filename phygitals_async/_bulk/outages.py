@@ -13,7 +13,9 @@ from typing import Final, Generic, TypeVar
 
 from attrs import define
 
-from phygitals_async.errors import PhygitalsError
+from phygitals_async._api.operation import Effect
+from phygitals_async._calls.verdicts import judge
+from phygitals_async.errors import OutcomeUnknown, PhygitalsError, Sent
 
 K = TypeVar("K")
 
@@ -143,3 +145,12 @@ class Outages(Generic[K]):
         suspects, self.suspects = list(self.suspects), deque()
         self.ongoing = False
         return suspects
+
+
+def shows_it_is_up(error: PhygitalsError | None) -> bool:
+    """Whether a lookup that ended so shows that the server is up."""
+    if error is None:
+        return True
+    if error.sent is not Sent.YES or isinstance(error, OutcomeUnknown):
+        return False
+    return not judge(error, Effect.READS).may_pass

@@ -58,6 +58,7 @@ class _Waiter:
     arrived: float
     number: int
     admitted: Event
+    admitted_at: float = math.inf
 
 
 class Admission:
@@ -123,8 +124,11 @@ class Admission:
         self._count_in(lane, priority, now)
         return True
 
-    async def enter(self, lane: Lane, priority: Priority) -> None:
-        """Wait for a place and for the moment to send. Whoever entered must `leave`."""
+    async def enter(self, lane: Lane, priority: Priority) -> float:
+        """Wait for a place and for the moment to send, and return that moment. Whoever entered must `leave`.
+
+        A 429 that came in between, before the request has left, knows it by that moment as one of its own burst.
+        """
         if self._event is None:
             self._loop, self._event = running_loop(), event_class()
         self._arrivals += 1
@@ -141,6 +145,7 @@ class Admission:
                 del lane.waiting[priority][waiter]
                 self._waiting -= 1
             raise
+        return waiter.admitted_at
 
     def leave(self, lane: Lane, priority: Priority) -> None:
         """Give the place to whoever is next."""
@@ -212,7 +217,7 @@ class Admission:
         if priority is Priority.BULK and lane.bulk_in_flight >= pacer.window:
             return math.inf
         due = max(pacer.due(now), self._next)
-        if (host := self._visited(lane, now)) is not None:
+        if self._host is not None and (host := self._visited(lane, now)) is not None:
             free = host.pacer.spacing_due(now)
             if priority is Priority.MONEY and host.pacer.rate is not None and not host.pacer.is_measured:
                 # It is not repeated after a 429, and the pace that is being sought may be too fast.
@@ -230,7 +235,8 @@ class Admission:
     def _admit(self, waiter: _Waiter, now: float | None = None) -> None:
         del waiter.lane.waiting[waiter.priority][waiter]
         self._waiting -= 1
-        self._count_in(waiter.lane, waiter.priority, self._loop.now() if now is None else now)
+        waiter.admitted_at = self._loop.now() if now is None else now
+        self._count_in(waiter.lane, waiter.priority, waiter.admitted_at)
         waiter.admitted.set()
 
     def _count_in(self, lane: Lane, priority: Priority, now: float) -> None:
@@ -239,7 +245,7 @@ class Admission:
         lane.pacer.take(now)
         if self._interval:
             self._next = max(self._next, now - max(_SLACK - self._interval, 0.0)) + self._interval
-        if (host := self._visited(lane, now)) is not None:
+        if self._host is not None and (host := self._visited(lane, now)) is not None:
             host.pacer.take(now)
         lane.last_used = now
 

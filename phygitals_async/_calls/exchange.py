@@ -51,8 +51,17 @@ class Exchange(Generic[T]):
     _lane: Lane
     _response: Response
     _seconds: float
+    _admitted_at: float
     _sent_at: float
     _verdict: Verdict
+    _attempts = 0
+    _failures = 0
+    _call: Call | None = None
+    _delivery: Delivery | None = None
+    # No end while the time of the call has not begun.
+    _ends = math.inf
+    _limited_at: float | None = None
+    _last: PhygitalsError | None = None
 
     def __init__(
         self, engine: Engine, operation: Operation[T], deadline: float | None, arguments: Mapping[str, Any]
@@ -63,13 +72,6 @@ class Exchange(Generic[T]):
         self._arguments = arguments
         self._irreversible = operation.effect.is_irreversible
         self._lookup = current_lookup.get()
-        self._attempts = 0
-        self._call: Call | None = None
-        self._delivery: Delivery | None = None
-        self._ends: float | None = None
-        self._failures = 0
-        self._limited_at: float | None = None
-        self._last: PhygitalsError | None = None
         if self._irreversible:
             self._priority = Priority.MONEY
         else:
@@ -142,14 +144,14 @@ class Exchange(Generic[T]):
     def _enters_at_once(self) -> bool:
         """Enter if that takes no waiting, and say whether it did. The time of the call runs from the first try on."""
         engine = self._engine
-        now = self._sent_at = engine.affinity.now()
+        now = self._admitted_at = self._sent_at = engine.affinity.now()
         # How long a lookup of a bulk run waits for its turn is the run's time, not the call's, if the run has patience.
         patient = self._lookup is not None and self._lookup.run.patience > 0
-        if self._ends is None and not (patient and self._priority is Priority.BULK):
+        if self._ends == math.inf and not (patient and self._priority is Priority.BULK):
             self._ends = now + self._seconds
         if engine.closed or not self._admission.enter_at_once(self._lane, self._priority, now):
             return False
-        self._ends = now + self._seconds if self._ends is None else self._ends
+        self._ends = min(self._ends, now + self._seconds)
         return True
 
     async def _enter(self) -> None:
@@ -161,18 +163,19 @@ class Exchange(Generic[T]):
         except ClientClosed:
             self._admission.leave(self._lane, self._priority)
             raise
-        self._ends = now + self._seconds if self._ends is None else self._ends
+        self._ends = min(self._ends, now + self._seconds)
 
     async def _wait_to_enter(self, now: float) -> float:
         admission, engine = self._admission, self._engine
-        if self._ends is None and self._lookup is not None:
-            await self._wait_with_the_run(self._lookup.run)
+        if self._ends == math.inf and self._lookup is not None:
+            self._admitted_at = await self._wait_with_the_run(self._lookup.run)
             return engine.affinity.now()
         latest = self._latest
         try:
             # A pause that outlasts the deadline is not worth waiting for.
             if admission.due(self._lane, now) < latest:
-                await engine.deadlines.within(latest - now, admission.enter, self._lane, self._priority)
+                admitted = engine.deadlines.within(latest - now, admission.enter, self._lane, self._priority)
+                self._admitted_at = await admitted
                 now = engine.affinity.now()
                 if now < latest:
                     return now
@@ -181,18 +184,15 @@ class Exchange(Generic[T]):
             pass
         raise DeadlineExceeded.while_waiting(self._seconds, self._last) from self._last
 
-    async def _wait_with_the_run(self, run: Run) -> None:
+    async def _wait_with_the_run(self, run: Run) -> float:
         """Wait for the turn of a lookup of a bulk run for as long as the run goes on."""
         with run.while_it_goes_on():
-            await self._admission.enter(self._lane, self._priority)
-            return
+            return await self._admission.enter(self._lane, self._priority)
         raise self._last or NotAttempted("not tried: the bulk run ended before its turn")
 
     @property
     def _latest(self) -> float:
         """When a request may leave at the latest, in seconds of the loop's clock."""
-        if self._ends is None:
-            return math.inf
         # What moves money or goods is not sent when there is hardly any time left to learn what came of it.
         return self._ends - self._seconds * _RESERVED if self._irreversible else self._ends
 
@@ -212,7 +212,7 @@ class Exchange(Generic[T]):
             lookup.run.counts.attempts += 1
             if self._irreversible:
                 lookup.note_irreversible()
-        left = cast("float", self._ends) - self._sent_at
+        left = self._ends - self._sent_at
         # What moves money or goods is not cut short: its outcome would be unknown for nothing.
         limit = left if self._irreversible else min(left, engine.attempt_timeout)
         response: Response | None = None
@@ -242,7 +242,7 @@ class Exchange(Generic[T]):
                 return
         if response is not None:
             self._lane.answered = True
-            self._lane.pacer.accepted(now, self._sent_at)
+            self._lane.pacer.accepted(now, self._admitted_at)
             # A 5xx does not show that the server is up.
             if failure is None or not self._verdict.may_pass:
                 self._engine.budget.give_back()
@@ -252,7 +252,7 @@ class Exchange(Generic[T]):
         bounded = None if asked is None else min(asked, self._engine.retry.longest)
         # The limit of calls that move money or goods is never taken for the reads'.
         shared = self._verdict.is_limit and not self._irreversible
-        news = self._admission.throttled(self._lane, now, self._sent_at, bounded, is_shared=shared)
+        news = self._admission.throttled(self._lane, now, self._admitted_at, bounded, is_shared=shared)
         if news and self._lookup is not None:
             self._lookup.run.counts.throttled += 1
 
@@ -265,8 +265,7 @@ class Exchange(Generic[T]):
             seconds=self._engine.affinity.now() - self._sent_at,
         )
         outcome = attempt.status or ("cancelled" if failure is None else type(failure).__name__)
-        name, number = self._operation.name, self._attempts
-        logger.debug("%s: attempt %d: %s in %.3f s", name, number, outcome, attempt.seconds)
+        logger.debug("%s: attempt %d: %s in %.3f s", self._operation.name, self._attempts, outcome, attempt.seconds)
         if self._engine.hooks is not None:
             self._engine.hooks.notify("attempted", self._call, attempt)
 
@@ -282,8 +281,8 @@ class Exchange(Generic[T]):
         # The pace alone bounds the repeats after a 429; the others have a budget.
         if pause is None or now + pause >= self._latest or not (verdict.is_limit or engine.budget.take()):
             raise error
-        name, number = self._operation.name, self._attempts
-        logger.info("%s: attempt %d: %s; again in %.2f s", name, number, type(error).__name__, pause)
+        why = type(error).__name__
+        logger.info("%s: attempt %d: %s; again in %.2f s", self._operation.name, self._attempts, why, pause)
         if engine.hooks is not None:
             engine.hooks.notify("retrying", self._call, pause)
         await self._admission.rest(pause)
@@ -295,7 +294,7 @@ class Exchange(Generic[T]):
         if self._lookup is not None and self._priority is Priority.BULK:
             self._limited_at = now if self._limited_at is None else self._limited_at
             if now - self._limited_at < self._lookup.run.patience:
-                self._ends = None
+                self._ends = math.inf
 
 
 def _asked(error: PhygitalsError) -> float | None:

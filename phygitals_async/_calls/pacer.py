@@ -18,6 +18,8 @@ import enum
 import math
 from typing import Final
 
+from phygitals_async._calls.ledger import Ledger
+
 # Bulk requests in flight at the start: few enough for any server, and doubled with each round trip.
 _FIRST_WINDOW: Final = 4
 # Pauses if the server names none, in seconds: even a slow bucket has a token after the second or third.
@@ -44,7 +46,7 @@ _PROBE_STEP: Final = 1.1
 _PROBE_ANSWER: Final = 1.001
 # A known rate starts at this share, doubles after so many seconds (fewer, if the measure is old or rough), and no
 # sooner than so many requests: each probe costs a 429. Past `_RISEN` the limit has evidently risen.
-_PLATEAU: Final = 0.985
+_PLATEAU: Final = 0.99
 _DOUBLES_AFTER: Final = 100.0
 _ROUGH_DOUBLES_AFTER: Final = 30.0
 _DOUBLES_AFTER_REQUESTS: Final = 300.0
@@ -59,40 +61,6 @@ _MOST_CUT: Final = 0.3
 _NO_DOUBT: Final = 0.97
 # Two measures agree if they differ by no more than this, which is what counting a few dozen requests can make them.
 _SAME: Final = 0.06
-
-
-class _Ledger:
-    """When the accepted requests of one stretch were sent: each of them or, if they are many, each second or fourth."""
-
-    _MOST = 128  # A measure is then good to 1 %, and takes a fraction of a millisecond.
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.marks: list[float] = []
-        self._stride = 1
-
-    def add(self, sent_at: float) -> None:
-        if self.count % self._stride == 0:
-            self.marks.append(sent_at)
-            if len(self.marks) > self._MOST:
-                del self.marks[1::2]
-                self._stride *= 2
-        self.count += 1
-
-    def since(self, moment: float) -> int:
-        """Return how many of the requests were sent after a moment, roughly."""
-        return sum(sent_at > moment for sent_at in self.marks) * self._stride
-
-    def bucket(self, rate: float) -> tuple[float, int]:
-        """Return the smallest bucket that would have let these requests in at this rate, and how many emptied it."""
-        most, emptied_by, low, full_at = 1.0, 1, math.inf, 0
-        for number, sent_at in enumerate(sorted(self.marks)):
-            level = number * self._stride - rate * sent_at
-            if level < low:
-                low, full_at = level, number
-            if level - low + 1 > most:
-                most, emptied_by = level - low + 1, (number - full_at) * self._stride + 1
-        return most, emptied_by
 
 
 class _Phase(enum.Enum):
@@ -126,8 +94,8 @@ class Pacer:
         self._is_held_back = True  # Whether the pace is what limits the client.
         self._reacted_at = -math.inf
         self._own_pause = _FIRST_PAUSE
-        self._ledger = _Ledger()
-        self._first_burst = self._ended = _Ledger()  # The stretches before the first 429, and before the last.
+        self._ledger = Ledger()
+        self._first_burst = self._ended = Ledger()  # The stretches before the first 429, and before the last.
         self._is_burst_open = False  # Whether there was a 429 that nothing has been learnt from yet.
         self._emptied_at: float | None = None
         self._refused_at = 0.0
@@ -153,7 +121,7 @@ class Pacer:
         """Note that a request leaves."""
         if self._rate == math.inf:
             if now - self._last_take > _IDLE:
-                self._ledger = _Ledger()
+                self._ledger = Ledger()
             self._last_take = now
             return
         self._learn(now)
@@ -205,13 +173,13 @@ class Pacer:
         self.resumes = max(self.resumes, now + pause)
         self._own_pause = min(self._own_pause * _PAUSE_FACTOR, _LONGEST_PAUSE)
         self._credit = 0
-        self._ended, self._ledger = self._ledger, _Ledger()
+        self._ended, self._ledger = self._ledger, Ledger()
         self._refused_at, self._reacted_at, self._is_burst_open = sent_at, now, True
         return True
 
     def _start_afresh(self, now: float, idle: float) -> None:
         """Begin a new stretch after a time in which nothing was sent: the bucket is full again."""
-        self._ledger = _Ledger()
+        self._ledger = Ledger()
         self._emptied_at = None
         self._next = now
         self._credit = self._spare(self._bucket)
@@ -250,7 +218,7 @@ class Pacer:
         self._base, self._busy, self._last_accepted = self._rate, 0.0, -math.inf
         self._next = max(self.resumes, self._reacted_at + 1 / self._rate)
 
-    def _begin(self, burst: _Ledger) -> None:
+    def _begin(self, burst: Ledger) -> None:
         """Learn from the first 429."""
         if not burst.count:
             return
@@ -261,7 +229,7 @@ class Pacer:
         else:
             self._rate = max(_SEEK_BUCKETS * burst.bucket(burst.count / (took + _SHORT))[0], _FIRST_RATE)
 
-    def _measure(self, stretch: _Ledger) -> None:
+    def _measure(self, stretch: Ledger) -> None:
         """Learn from what was accepted between two 429s."""
         count = stretch.count
         # Whatever the bucket, it was empty at both 429s: so many came in meanwhile, or more if it was full in between.
@@ -285,7 +253,7 @@ class Pacer:
             self._rate, self._phase = max(measured * (1 - 0.5 / (rests_on + 1)), _SLOWEST), _Phase.PROBING
         self._credit = self._spare(min(self._bucket, self._rate * (self.resumes - self._refused_at)))
 
-    def _fit(self, stretch: _Ledger, low: float, high: float) -> float:
+    def _fit(self, stretch: Ledger, low: float, high: float) -> float:
         """Return the lowest rate at which the known bucket, or the one of the first burst, suffices for a stretch."""
         for _ in range(16):  # Halvings: far finer than any measure.
             middle = (low + high) / 2

@@ -51,7 +51,11 @@ class Deadlines:
                 return await call(*args, **kwargs)
             raise DeadlineExceeded.after(seconds)
         cancelled_before = task.cancelling()
-        watch = self._watch(task, seconds)
+        loop = task.get_loop()
+        watch = _Watch(task, loop.time() + seconds)
+        self._watches.add(watch)
+        if watch.ends < self._rings:
+            self._set_timer(loop, watch.ends)
         try:
             return await call(*args, **kwargs)
         except asyncio.CancelledError:
@@ -63,7 +67,9 @@ class Deadlines:
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 raise
         finally:
-            self._forget(watch)
+            self._watches.discard(watch)
+            if watch.expired:
+                task.uncancel()
         raise DeadlineExceeded.after(seconds)
 
     def stop(self) -> None:
@@ -71,19 +77,6 @@ class Deadlines:
         if self._timer is not None and not self._watches:
             self._timer.cancel()
             self._timer, self._rings = None, math.inf
-
-    def _watch(self, task: asyncio.Task[Any], seconds: float) -> _Watch:
-        loop = task.get_loop()
-        watch = _Watch(task, loop.time() + seconds)
-        self._watches.add(watch)
-        if watch.ends < self._rings:
-            self._set_timer(loop, watch.ends)
-        return watch
-
-    def _forget(self, watch: _Watch) -> None:
-        self._watches.discard(watch)
-        if watch.expired:
-            watch.task.uncancel()
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, rings: float) -> None:
         if self._timer is not None:

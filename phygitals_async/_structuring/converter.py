@@ -9,18 +9,24 @@ still has this module's own hook, so a hook you register is never bypassed.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import msgspec
-from cattrs import BaseValidationError, Converter
+from cattrs import Converter
 
 from phygitals_async._structuring.hooks import is_native, is_union, register_hooks, type_name
-from phygitals_async._structuring.problems import bounded_errors, problems_of
+from phygitals_async._structuring.problems import BAD_VALUE, bounded_errors, problems_of
+from phygitals_async._structuring.rows import readable_part
 from phygitals_async._structuring.scalars import exact_number
 from phygitals_async.errors import DecodeError
 
 T = TypeVar("T")
+
+# What may be half a character, written as JSON writes it. The fast parser refuses a whole body for one.
+_HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class PhygitalsConverter(Converter):
@@ -54,7 +60,8 @@ class PhygitalsConverter(Converter):
         """Decode JSON bytes into an instance of `cl`.
 
         Raises:
-            DecodeError: The bytes are not JSON, or not that of a `cl`; it lists every bad place.
+            DecodeError: The bytes are not JSON, or not that of a `cl`; it lists every bad place, and its `partial` has
+                the rows that can be read.
         """
         hook = self._loads_hooks.get(cl)
         if hook is None:
@@ -94,17 +101,40 @@ class PhygitalsConverter(Converter):
         return msgspec.json.encode(self.unstructure(obj))
 
     def _explain(self, data: bytes, cl: type[T]) -> T:
+        partial = None
         try:
-            plain = msgspec.json.Decoder(float_hook=exact_number).decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            plain = _parse(data)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             problems = [f"$: not JSON: {error}" if data else "$: the body is empty"]
         else:
             try:
-                with bounded_errors():
-                    return self.structure(plain, cl)
-            except (BaseValidationError, ValueError, RecursionError) as error:
+                return self._structure_bounded(plain, cl)
+            except BAD_VALUE as error:
                 problems = problems_of(error)
-        raise DecodeError(f"not the documented {type_name(cl)}", problems=problems)
+            partial = readable_part(data.decode(), plain, cl, problems, self._structure_bounded)
+        raise DecodeError(f"not the documented {type_name(cl)}", problems=problems, partial=partial)
+
+    def _structure_bounded(self, plain: Any, cl: type[T]) -> T:
+        with bounded_errors():
+            return self.structure(plain, cl)
+
+
+def _parse(data: bytes) -> Any:
+    """Return the plain values in a body, with all digits of its numbers.
+
+    Half a character in one text spoils that text, which the hooks refuse, and not the body.
+    """
+    try:
+        return msgspec.json.Decoder(float_hook=exact_number).decode(data)
+    except msgspec.MsgspecError:
+        if not _HALF.search(data):
+            raise
+    return json.loads(data.decode(), parse_float=exact_number, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    msg = f"{name} is no number"
+    raise ValueError(msg)
 
 
 def build_converter() -> PhygitalsConverter:

@@ -26,13 +26,13 @@ from phygitals_async._structuring.scalars import (
     JSON_NAMES,
     SCALARS,
     Mismatch,
-    structure_any,
     structure_datetime,
     structure_decimal,
     structure_literal,
 )
+from phygitals_async._structuring.texts import check_text, structure_anything, structure_text
 from phygitals_async._structuring.unstructuring import register_unstructure_hooks
-from phygitals_async.models.fields import instant, number, optional_number
+from phygitals_async.models.fields import EMPTY_IF_NULL, NULL, instant, number, optional_number
 
 _LOOSE = (
     list,
@@ -76,7 +76,7 @@ class _Native:
 def register_hooks(converter: Converter) -> None:
     """Make a converter structure JSON values and write models."""
     for cls, hook in SCALARS.items():
-        converter.register_structure_hook(cls, _Native(hook))
+        converter.register_structure_hook(cls, _Native(structure_text if cls is str else hook))
     # By predicate, as cattrs does with its own: so that a predicate registered later takes precedence.
     converter.register_structure_hook_factory(_is_a(Decimal), lambda cls: _native_if(cls is Decimal, structure_decimal))
     converter.register_structure_hook_factory(
@@ -85,10 +85,10 @@ def register_hooks(converter: Converter) -> None:
     converter.register_structure_hook(bytes, _refuse)
     converter.register_structure_hook_func(_is_loose, _refuse)
     converter.register_structure_hook_factory(_is_literal, structure_literal)
-    converter.register_structure_hook_func(lambda cls: cls is Any, _Native(structure_any))
+    converter.register_structure_hook_func(lambda cls: cls is Any, _Native(structure_anything))
     converter.register_structure_hook_factory(_is_enum, _structure_enum)
     converter.register_structure_hook_factory(is_union, _structure_union)
-    converter.register_structure_hook_factory(_is_sequence, _structure_sequence)
+    converter.register_structure_hook_factory(is_sequence, _structure_sequence)
     converter.register_structure_hook_factory(_is_object, _structure_object)
     converter.register_structure_hook_factory(attrs.has, _structure_attrs)
     register_unstructure_hooks(converter)
@@ -136,6 +136,7 @@ def _structure_enum(_: Any) -> _Native:
     def structure(value: Any, cls: Any) -> Any:
         if type(value) is not str:
             raise Mismatch("a string", value)
+        check_text(value)
         return cls(value)
 
     return _Native(structure)
@@ -149,11 +150,11 @@ def is_union(cls: Any) -> bool:
 def _structure_union(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     """Structure `X | None`, or a union of JSON scalars of different kinds."""
     members = [member for member in typing.get_args(cls) if member is not type(None)]
-    nullable = len(members) < len(typing.get_args(cls))
-    if len(members) == 1:
-        (only,) = members
-        inner = converter.get_structure_hook(only)
-        return _like(lambda value, _: None if value is None else inner(value, only), inner)
+    if len(members) < len(typing.get_args(cls)):
+        # A hook for the rest is honoured, whether that is a type or a union.
+        rest: Any = typing.Union[tuple(members)]  # noqa: UP007 - they are known at run time only.
+        inner = converter.get_structure_hook(rest)
+        return _like(lambda value, _: None if value is None else inner(value, rest), inner)
     if not set(members) <= {str, bool, int, float}:
         msg = f"register a structure hook for {cls}: only unions of JSON scalars are structured unasked"
         raise TypeError(msg)
@@ -161,8 +162,6 @@ def _structure_union(cls: Any, converter: Converter) -> Callable[[Any, Any], Any
     hooks = {member: converter.get_structure_hook(member) for member in members}
 
     def scalar(value: Any, _: Any) -> Any:
-        if value is None and nullable:
-            return None
         member = type(value) if type(value) in hooks else float
         if member in hooks and (member is not float or type(value) in (int, float, Decimal)):
             return hooks[member](value, member)
@@ -171,7 +170,8 @@ def _structure_union(cls: Any, converter: Converter) -> Callable[[Any, Any], Any
     return _like(scalar, *hooks.values())
 
 
-def _is_sequence(cls: Any) -> bool:
+def is_sequence(cls: Any) -> bool:
+    """Whether a type is a list, or a tuple of any length."""
     origin, args = typing.get_origin(cls), typing.get_args(cls)
     return origin is list or (origin is tuple and len(args) == 2 and args[1] is ...)
 
@@ -200,6 +200,8 @@ def _structure_object(cls: Any, converter: Converter) -> Callable[[Any, Any], An
     def structure(value: Any, _: Any) -> Any:
         if type(value) is not dict:
             raise Mismatch("an object", value)
+        for name in value:
+            check_text(name)
         return build_members(cls, member, inner, value.items())
 
     return _like(structure, inner)
@@ -219,7 +221,9 @@ def _make_attrs_hook(cls: Any, converter: Converter) -> Callable[[Any, Any], Any
     base = typing.get_origin(cls) or cls
     attrs.resolve_types(base)
     checks: dict[str, Any] = {
-        a.name: override(struct_hook=_checked(a, converter)) for a in attrs.fields(base) if a.validator in _CHECKS
+        a.name: override(struct_hook=_checked(a, converter) if a.validator in _CHECKS else _empty_if_null(a, converter))
+        for a in attrs.fields(base)
+        if a.validator in _CHECKS or a.metadata == EMPTY_IF_NULL
     }
     inner = make_dict_structure_fn(cls, converter, _cattrs_detailed_validation=True, **checks)
 
@@ -242,6 +246,12 @@ def _checked(attribute: attrs.Attribute[Any], converter: Converter) -> Callable[
         return result
 
     return structure
+
+
+def _empty_if_null(attribute: attrs.Attribute[Any], converter: Converter) -> Callable[[Any, Any], Any]:
+    """Structure a list that may be null, which msgspec leaves to this hook."""
+    hook = converter.get_structure_hook(attribute.type)
+    return lambda value, cls: NULL if value is None else hook(value, cls)
 
 
 _CHECKS = (number, optional_number, instant)
@@ -273,4 +283,4 @@ def type_name(cls: Any) -> str:
     inner = [type_name(member) for member in typing.get_args(cls) if member not in (..., type(None))]
     if not inner:
         return str(getattr(cls, "__name__", cls))
-    return f"array of {inner[0]}" if _is_sequence(cls) else " or ".join(inner)
+    return f"array of {inner[0]}" if is_sequence(cls) else " or ".join(inner)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 from attrs import define
 from cattrs import BaseValidationError, IterableValidationError, IterableValidationNote, transform_error
@@ -13,6 +13,9 @@ from cattrs import BaseValidationError, IterableValidationError, IterableValidat
 # How many bad members of arrays and objects are described: a body full of them must not take the memory for each.
 _MOST_BAD = 5_000
 _MOST_PROBLEMS = 10_000
+
+# What is raised where a value cannot be structured.
+BAD_VALUE: Final = (BaseValidationError, ValueError, RecursionError)
 
 
 @define

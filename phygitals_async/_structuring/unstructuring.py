@@ -1,4 +1,7 @@
-"""The hooks that write models back as the JSON values the API documents."""
+"""The hooks that write models back as the JSON values the API documents, and what wraps models as well.
+
+What a value is decides how it is written, and not what it is wrapped in.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,25 @@ import typing
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any
 
 import attrs
 from cattrs import Converter
 
-from phygitals_async.models.fields import NULLABLE, OpenEnum
+from phygitals_async.errors import PhygitalsError
+from phygitals_async.models.fields import EMPTY_IF_NULL, NULL, NULLABLE
+from phygitals_async.models.rows import Rows
 
 
 def register_unstructure_hooks(converter: Converter) -> None:
     """Make a converter write models."""
     converter.register_unstructure_hook(Decimal, _unstructure_decimal)
     converter.register_unstructure_hook(datetime, _unstructure_datetime)
+    # cattrs takes an enum of texts for a text, and would leave its members in the plain values.
+    converter.register_unstructure_hook(StrEnum, lambda member: member.value)
+    converter.register_unstructure_hook_func(_is_a(Rows), lambda rows: [converter.unstructure(row) for row in rows])
+    converter.register_unstructure_hook_func(_is_a(PhygitalsError), lambda error: error.to_dict())
     converter.register_unstructure_hook_factory(attrs.has, _unstructure_attrs)
 
 
@@ -25,8 +35,10 @@ def _unstructure_attrs(cls: Any, converter: Converter) -> Callable[[Any], dict[s
     """Write every field but the optional ones that hold their default itself: those the answer did not have."""
     attrs.resolve_types(typing.get_origin(cls) or cls)
     fields = [
-        (a.name, attrs.NOTHING if a.metadata == NULLABLE else a.default, _unstructure_hook(a.type, converter))
+        (a.name, attrs.NOTHING if a.metadata == NULLABLE else a.default, _unstructure_hook(a, converter))
         for a in attrs.fields(cls)
+        # Any other field is made of these.
+        if a.init
     ]
 
     def unstructure(instance: Any) -> dict[str, Any]:
@@ -40,11 +52,24 @@ def _unstructure_attrs(cls: Any, converter: Converter) -> Callable[[Any], dict[s
     return unstructure
 
 
-def _unstructure_hook(cls: Any, converter: Converter) -> Callable[[Any], Any]:
-    # cattrs takes an enum of texts for a text, and would leave its members in the plain values.
-    if any(isinstance(member, type) and issubclass(member, OpenEnum) for member in (cls, *typing.get_args(cls))):
-        return lambda value: value.value if isinstance(value, OpenEnum) else value
-    return converter.get_unstructure_hook(cls)
+def _unstructure_hook(attribute: attrs.Attribute[Any], converter: Converter) -> Callable[[Any], Any]:
+    """Write a field by the hook of its type, or, where that does not tell what its value is, by that of the value."""
+    if _says_too_little(attribute.type):
+        if attribute.metadata == EMPTY_IF_NULL:
+            return lambda value: None if value is NULL else converter.unstructure(value)
+        return converter.unstructure
+    return converter.get_unstructure_hook(attribute.type)
+
+
+def _says_too_little(cls: Any) -> bool:
+    """Whether values of a type may be written otherwise than the type says: a subclass has fields of its own."""
+    if cls in (Any, object, None) or isinstance(cls, typing.TypeVar) or attrs.has(typing.get_origin(cls) or cls):
+        return True
+    return any(_says_too_little(member) for member in typing.get_args(cls))
+
+
+def _is_a(base: type) -> Callable[[Any], bool]:
+    return lambda cls: isinstance(cls, type) and issubclass(cls, base)
 
 
 def _unstructure_decimal(value: Decimal) -> float | str:

@@ -10,6 +10,7 @@ from phygitals_async.models.purchases import (
     SellbackAnswer,
     StartedPurchase,
 )
+from phygitals_async.models.rows import Rows, Unreadable
 from phygitals_async.models.shipping import (
     Destination,
     OrderItem,
@@ -40,6 +41,7 @@ __all__ = [
     "PurchaseAnswer",
     "PurchasedItem",
     "RarityTier",
+    "Rows",
     "Sellback",
     "SellbackAnswer",
     "ShippingAnswer",
@@ -48,4 +50,5 @@ __all__ = [
     "ShippingQuotes",
     "ShippingRequest",
     "StartedPurchase",
+    "Unreadable",
 ]

@@ -9,9 +9,14 @@ from typing import Any, Final, Self
 
 import attrs
 
-# Marks a field that the API documents as null where there is nothing: None where the answer lacks it too, and always
-# written.
+# Marks a field that may be null where there is nothing: None where the answer lacks it too, and always written.
 NULLABLE: Final = {"nullable": True}
+
+# Marks a list that may be null, which is an empty list to whoever reads it, and written as the null it was.
+EMPTY_IF_NULL: Final = {"empty_if_null": True}
+
+# The field of an answer that lists its unreadable rows says by this name in which field the rows are.
+ROWS: Final = "rows"
 
 _ZERO: Final = timedelta(0)
 
@@ -65,4 +70,14 @@ class _Absent(tuple[Any, ...]):
         return "ABSENT"
 
 
+class _Null(tuple[Any, ...]):
+    """An empty tuple that can be told, by identity, to have been null."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> str:
+        return "NULL"
+
+
 ABSENT: Final = _Absent()
+NULL: Final = _Null()

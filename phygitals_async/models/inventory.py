@@ -7,7 +7,8 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Decimal, localcontext
 
 from attrs import field, frozen
 
-from phygitals_async.models.fields import ABSENT, NULLABLE, OpenEnum, instant, number
+from phygitals_async.models.fields import ABSENT, EMPTY_IF_NULL, NULLABLE, ROWS, OpenEnum, instant, number
+from phygitals_async.models.rows import Unreadable
 
 
 class ItemSource(OpenEnum):
@@ -26,11 +27,11 @@ class Attribute:
 
     Attributes:
         trait_type: The fact's name.
-        value: Documented as text; numbers have been seen.
+        value: Documented as text; numbers have been seen, and null.
     """
 
     trait_type: str
-    value: str | int | float
+    value: str | int | float | None = field(default=None, metadata=NULLABLE)
 
 
 @frozen
@@ -39,16 +40,16 @@ class Metadata:
 
     Attributes:
         name: The card's name.
-        image: URL of the front picture; the canonical one.
+        image: URL of the front picture, the canonical one, or None.
         back_image: URL of the back picture, or None.
-        attributes: Facts about the card; empty where the answer has none.
+        attributes: Facts about the card; empty where the answer has none, or null.
         description: Free text, seldom present.
     """
 
     name: str
-    image: str
+    image: str | None = field(default=None, metadata=NULLABLE)
     back_image: str | None = field(default=None, metadata=NULLABLE)
-    attributes: tuple[Attribute, ...] = ABSENT
+    attributes: tuple[Attribute, ...] = field(default=ABSENT, metadata=EMPTY_IF_NULL)
     description: str | None = None
 
 
@@ -117,9 +118,9 @@ class Item(Shown):
         purchased_at: When it was pulled, UTC.
         buyback_expires_at: When the sellback offer ends, UTC; None means never.
         content: Name, pictures, attributes.
-        type: Where the card came from.
-        collection_address: On-chain collection, if any.
-        token_standard: On-chain token standard, if any.
+        type: Where the card came from, or None.
+        collection_address: On-chain collection, or None.
+        token_standard: On-chain token standard, or None.
     """
 
     id: str
@@ -130,9 +131,9 @@ class Item(Shown):
     purchased_at: datetime = field(validator=instant)
     buyback_expires_at: datetime | None = field(validator=instant)
     content: Content
-    type: ItemSource | None = None
-    collection_address: str | None = None
-    token_standard: str | None = None
+    type: ItemSource | None = field(default=None, metadata=NULLABLE)
+    collection_address: str | None = field(default=None, metadata=NULLABLE)
+    token_standard: str | None = field(default=None, metadata=NULLABLE)
 
     def sellback_open(self, at: datetime) -> bool:
         """Whether the sellback offer is still open at the aware datetime `at`."""
@@ -146,13 +147,18 @@ class Inventory:
     Attributes:
         user_id: The user, as the API echoes it.
         items: All of them; the API does not paginate.
+        unreadable: Those that cannot be read and so are missing from `items`, where the client keeps such answers.
     """
 
     user_id: str
     items: tuple[Item, ...]
+    unreadable: tuple[Unreadable, ...] = field(default=(), kw_only=True, metadata={ROWS: "items"})
 
     @property
     def total_buyback(self) -> Decimal:
-        """The sum of the items' sellback values, in USD and exact, whether or not each offer is still open."""
+        """The sum of the items' sellback values, in USD and exact, whether or not each offer is still open.
+
+        What an unreadable item is worth is not in it.
+        """
         with localcontext(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN):
             return sum((item.buyback_price for item in self.items), Decimal(0))

@@ -48,8 +48,8 @@ class Pack:
         max_per_mint: The most pulls in one purchase.
         categories: Category names.
         ev: Expected value per pull, in USD.
-        min_ev: Lower bound of `ev`, in USD.
-        max_ev: Upper bound of `ev`, in USD.
+        min_ev: Lower bound of `ev`, in USD, or None.
+        max_ev: Upper bound of `ev`, in USD, or None.
         ev_updated_at: When `ev` was computed, UTC.
         buyback_percent: What a sellback pays, as a fraction (0 to 1) of fair market value.
         claw_image_url: Artwork.
@@ -67,8 +67,8 @@ class Pack:
     max_per_mint: int
     categories: tuple[str, ...] | None = None
     ev: Decimal | None = field(default=None, validator=optional_number)
-    min_ev: Decimal | None = field(default=None, validator=optional_number)
-    max_ev: Decimal | None = field(default=None, validator=optional_number)
+    min_ev: Decimal | None = field(default=None, metadata=NULLABLE, validator=optional_number)
+    max_ev: Decimal | None = field(default=None, metadata=NULLABLE, validator=optional_number)
     ev_updated_at: datetime | None = field(default=None, validator=instant)
     buyback_percent: Decimal | None = field(default=None, validator=optional_number)
     claw_image_url: str | None = None
@@ -95,16 +95,16 @@ class ChaseCard:
     Attributes:
         id: Card identifier.
         name: Card name.
-        image: URL of the front picture.
-        back_image: URL of the back picture.
-        fmv: Fair market value, in USD.
+        image: URL of the front picture, or None.
+        back_image: URL of the back picture, or None.
+        fmv: Fair market value, in USD, or None.
     """
 
     id: str
     name: str
-    image: str | None = None
-    back_image: str | None = None
-    fmv: Decimal | None = field(default=None, validator=optional_number)
+    image: str | None = field(default=None, metadata=NULLABLE)
+    back_image: str | None = field(default=None, metadata=NULLABLE)
+    fmv: Decimal | None = field(default=None, metadata=NULLABLE, validator=optional_number)
 
 
 @frozen(kw_only=True)
@@ -115,7 +115,7 @@ class Pull:
         id: The mint address if minted, else the listing id.
         claw_id: The pack's id.
         claw_slug: The pack's slug, or None for a pack without one.
-        value: Fair market value, in USD.
+        value: Fair market value, in USD; None where the listing has none.
         buyback_price: What a sellback pays, in USD.
         created_at: When it was pulled, UTC.
         metadata: Name, pictures, attributes.
@@ -124,7 +124,7 @@ class Pull:
     id: str
     claw_id: str
     claw_slug: str | None = field(default=None, metadata=NULLABLE)
-    value: Decimal = field(validator=number)
+    value: Decimal | None = field(default=None, metadata=NULLABLE, validator=optional_number)
     buyback_price: Decimal = field(validator=number)
     created_at: datetime = field(validator=instant)
     metadata: Metadata
@@ -137,15 +137,15 @@ class Card:
     Attributes:
         id: Card id, also the item id for sellback.
         name: Card name.
-        image: URL of the front picture.
+        image: URL of the front picture, or None.
         back_image: URL of the back picture, or None.
-        fmv: Fair market value, in USD.
+        fmv: Fair market value, in USD, or None.
         metadata: Name, pictures, attributes.
     """
 
     id: str
     name: str
-    image: str
+    image: str | None = field(default=None, metadata=NULLABLE)
     back_image: str | None = field(default=None, metadata=NULLABLE)
-    fmv: Decimal = field(validator=number)
+    fmv: Decimal | None = field(default=None, metadata=NULLABLE, validator=optional_number)
     metadata: Metadata

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from attrs import field, frozen
 
-from phygitals_async.models.fields import ABSENT, number, optional_number
+from phygitals_async.models.fields import ABSENT, NULLABLE, number, optional_number
 from phygitals_async.models.inventory import Content, ItemSource, Shown
 
 
@@ -18,19 +18,19 @@ class PurchasedItem(Shown):
         id: The item id for sellback, quote and card details.
         buyback_price: What a sellback pays, in USD.
         content: Name, pictures, attributes.
-        type: Where the card came from.
+        type: Where the card came from, or None.
         mint_address: The on-chain address, or None until minted.
-        collection_address: On-chain collection, if any.
-        token_standard: On-chain token standard, if any.
+        collection_address: On-chain collection, or None.
+        token_standard: On-chain token standard, or None.
     """
 
     id: str
     buyback_price: Decimal = field(validator=number)
     content: Content
-    type: ItemSource | None = None
-    mint_address: str | None = None
-    collection_address: str | None = None
-    token_standard: str | None = None
+    type: ItemSource | None = field(default=None, metadata=NULLABLE)
+    mint_address: str | None = field(default=None, metadata=NULLABLE)
+    collection_address: str | None = field(default=None, metadata=NULLABLE)
+    token_standard: str | None = field(default=None, metadata=NULLABLE)
 
 
 @frozen(kw_only=True)

@@ -10,7 +10,8 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
-from phygitals_async.models.fields import NULLABLE, OpenEnum, instant, number, optional_number
+from phygitals_async.models.fields import NULLABLE, ROWS, OpenEnum, instant, number, optional_number
+from phygitals_async.models.rows import Unreadable
 
 
 @frozen(kw_only=True)
@@ -61,8 +62,8 @@ class ShippingQuote:
         carrier: Such as USPS.
         service: Such as Priority Mail.
         amount: USD, billed to the partner and not to the user.
-        estimated_days_min: Business days.
-        estimated_days_max: Business days.
+        estimated_days_min: Business days; may be a fraction.
+        estimated_days_max: Business days; may be a fraction.
         insured: Whether the carrier's insurance is included.
     """
 
@@ -70,8 +71,8 @@ class ShippingQuote:
     carrier: str
     service: str
     amount: Decimal = field(validator=number)
-    estimated_days_min: int
-    estimated_days_max: int
+    estimated_days_min: int | float
+    estimated_days_max: int | float
     insured: bool
 
 
@@ -83,11 +84,13 @@ class ShippingQuotes:
         session_id: The quote session; not a quote id.
         expires_at: When every one of the quotes ends, UTC; 15 minutes on in sandbox.
         quotes: The ways to ship.
+        unreadable: Those that cannot be read and so are missing from `quotes`, where the client keeps such answers.
     """
 
     session_id: str
     expires_at: datetime = field(validator=instant)
     quotes: tuple[ShippingQuote, ...]
+    unreadable: tuple[Unreadable, ...] = field(default=(), metadata={ROWS: "quotes"})
 
     @property
     def cheapest(self) -> ShippingQuote | None:
@@ -141,13 +144,13 @@ class OrderItem:
     Attributes:
         item_id: The item.
         name: The card's name.
-        image: URL of the front picture.
+        image: URL of the front picture, or None.
         back_image: URL of the back picture, or None.
     """
 
     item_id: str
     name: str
-    image: str
+    image: str | None = field(default=None, metadata=NULLABLE)
     back_image: str | None = field(default=None, metadata=NULLABLE)
 
 
@@ -170,6 +173,7 @@ class ShippingOrder:
         shipped_at: UTC; None until then.
         delivered_at: UTC; None until then.
         error_message: Set when the order failed or was cancelled.
+        unreadable: Items that cannot be read and so are missing from `items`, where the client keeps such answers.
     """
 
     order_id: str
@@ -180,9 +184,11 @@ class ShippingOrder:
     tracking_url: str | None = field(default=None, metadata=NULLABLE)
     amount: Decimal | None = field(default=None, metadata=NULLABLE, validator=optional_number)
     currency: str | None = field(default=None, metadata=NULLABLE)
-    destination: dict[str, Any]
+    # An object may hold anything, and is no part of the hash.
+    destination: dict[str, Any] = field(hash=False)
     items: tuple[OrderItem, ...]
     created_at: datetime = field(validator=instant)
     shipped_at: datetime | None = field(default=None, metadata=NULLABLE, validator=instant)
     delivered_at: datetime | None = field(default=None, metadata=NULLABLE, validator=instant)
     error_message: str | None = field(default=None, metadata=NULLABLE)
+    unreadable: tuple[Unreadable, ...] = field(default=(), metadata={ROWS: "items"})

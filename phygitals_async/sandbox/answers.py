@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from phygitals_async._structuring.converter import PhygitalsConverter
 from phygitals_async.models import (
     Card,
     ChaseCard,
@@ -40,7 +39,7 @@ _ENDINGS: Final[Mapping[OrderStatus, str]] = {
 _PULLS_DEFAULT, _PULLS_MOST = 20, 100
 
 
-@frozen
+@frozen(eq=False)
 class Answers:
     """Answers operations from packs and a ledger. Every method may raise `Refused`.
 
@@ -49,7 +48,6 @@ class Answers:
 
     stocks: Mapping[str, PackStock]
     ledger: Ledger
-    converter: PhygitalsConverter
 
     def list_packs(self, *, query: Mapping[str, list[str]], **_: Any) -> Any:
         """Show the packs of a platform."""
@@ -174,20 +172,16 @@ class Answers:
             error_message=_ENDINGS.get(status),
         )
 
-    def _nfts(self, holdings: Collection[Holding]) -> list[Any]:
+    def _nfts(self, holdings: Collection[Holding]) -> list[PurchasedItem]:
         """Show items as purchases do: without links (S12), and with a null mint address for eBay (S11)."""
         return [
-            {
-                **self.converter.unstructure(
-                    PurchasedItem(
-                        id=h.item.id,
-                        buyback_price=h.item.buyback_price,
-                        content=Content(h.item.content.metadata),
-                        type=h.item.type,
-                    )
-                ),
-                "mint_address": h.item.mint_address,
-            }
+            PurchasedItem(
+                id=h.item.id,
+                buyback_price=h.item.buyback_price,
+                content=Content(h.item.content.metadata),
+                type=h.item.type,
+                mint_address=h.item.mint_address,
+            )
             for h in holdings
         ]
 

@@ -58,7 +58,7 @@ class PurchaseSession:
     fails: bool
 
 
-@frozen
+@frozen(eq=False)
 class QuoteSession:
     """Quotes for some items, until they expire."""
 

@@ -191,7 +191,7 @@ class Sandbox:
             if operation.method == request.method and below != path and (found := pattern.fullmatch(below)):
                 segments = {name: unquote(text) for name, text in found.groupdict().items()}
                 parameters = parse_qs(query, keep_blank_values=True)
-                answers = Answers(self._stocks, self._ledger, self._converter)
+                answers = Answers(self._stocks, self._ledger)
                 try:
                     self._fail_instead(operation)
                     body = _object(headers.get("content-type", ""), request.body)

@@ -18,6 +18,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
+from jsonschema_rs import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
@@ -29,7 +30,7 @@ from phygitals_async import Destination, ItemSource, PhygitalsClient, Sandbox
 from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_transports import MemoryTransport
 from phygitals_transports.aiohttp_server import serve
-from support import ROOT
+from support import ROOT, fixture_json
 
 DOCUMENT: Final = ROOT / "docs" / "openapi.json"
 HEADERS: Final = {"X-API-Key": "sandbox-test"}
@@ -135,8 +136,9 @@ def test_no_example_shows_a_template() -> None:
     texts = {
         example["value"]["error"]
         for one in operations().values()
-        for response in one["responses"].values()
+        for status, response in one["responses"].items()
         for example in response["content"]["application/json"].get("examples", {}).values()
+        if status != "200"
     }
     assert {"Amount must be less than or equal to 10", "Failed to fetch shippi…"} < texts
     assert [text for text in texts if set(text) & set("{}")] == []
@@ -183,6 +185,148 @@ def test_times_say_that_they_are_times() -> None:
     }  # fmt: skip
 
 
+def test_a_client_left_unconfigured_aims_at_the_sandbox() -> None:
+    """Tools take the first server: it is the vendor's sandbox, and production is the last."""
+    assert [server["url"] for server in load()["servers"]] == [
+        "https://api.phygitals.com/_/api/v1",
+        "http://127.0.0.1:8765/_/api/v1",
+        "https://api.phygitals.com/api/v1",
+    ]
+
+
+def test_it_says_whose_it_is() -> None:
+    """Whom to ask, under which licence the document is, and where the vendor's own documentation is."""
+    document = load()
+    assert document["info"]["contact"]["email"] == "hello@phygitals.com"
+    assert document["info"]["license"] == {"name": "MIT", "identifier": "MIT"}
+    assert document["externalDocs"]["url"] == "https://dev.phygitals.com"
+
+
+def test_operations_are_tagged() -> None:
+    """Each has one tag, and the tags are listed."""
+    used = [one["tags"] for one in operations().values()]
+    assert all(len(tags) == 1 for tags in used)
+    assert [tag["name"] for tag in load()["tags"]] == list(dict.fromkeys(tag for tags in used for tag in tags))
+    assert {name: one["tags"][0] for name, one in operations().items() if "ship" in name} == {
+        "quote_shipping": "shipping", "request_shipping": "shipping", "get_shipping_order": "shipping",
+    }  # fmt: skip
+
+
+def accepts(schema: dict[str, Any], value: object) -> bool:
+    """Whether a value is what a schema of the document describes."""
+    return Draft202012Validator({"components": load()["components"], **schema}).is_valid(value)
+
+
+@pytest.mark.parametrize("name", ["Pull", "SellbackPaid", "ShippingQuote", "Pack"])
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        (8.5, True), ("8.50", True), ("0", True), ("-0.125", True), ("999999999999999.99", True),
+        ("1_0", False), (" 12 ", False), ("\uff11\uff12", False), ("", False), ("8,50", False), ("08", False),
+        (".5", False), ("NaN", False), ("USD 8", False), ("1000000000000000", False), (True, False),
+    ],
+)  # fmt: skip
+def test_money_is_a_number_also_as_text(name: str, value: object, good: bool) -> None:
+    """A price in text is one in JSON's own syntax, of a size that money has."""
+    field = {"Pull": "buyback_price", "Pack": "mint_price"}.get(name, "amount")
+    assert accepts(load()["components"]["schemas"][name]["properties"][field], value) is good
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "shape"),
+    [
+        ("PurchaseAnswer", {"status": "pending"}, "PurchasePending"),
+        ("PurchaseAnswer", {"status": "failed"}, "PurchaseFailed"),
+        ("PurchaseAnswer", {"status": "failed", "error": "no"}, "PurchaseFailed"),
+        ("PurchaseAnswer", {"error": "no"}, "PurchaseError"),
+        ("PurchaseAnswer", {"result": {"session_id": "a", "user_id": "b", "nfts": []}}, "PurchaseUnfilled"),
+        ("PurchaseAnswer", {"result": {"session_id": "a", "user_id": "b"}}, "PurchaseUnfilled"),
+        ("PurchaseAnswer", fixture_json("purchase-status.json"), "PurchaseFulfilled"),
+        ("PurchaseAnswer", {}, None),
+        ("PurchaseAnswer", {"status": "done"}, None),
+        ("SellbackAnswer", {"success": True, "amount": 98.5}, "SellbackPaid"),
+        ("SellbackAnswer", {"success": False, "error": "no"}, "SellbackFailed"),
+        ("SellbackAnswer", {"success": True}, None),
+        ("ShippingAnswer", {"order_id": "order_123", "status": "success"}, "ShippingAccepted"),
+        ("ShippingAnswer", {"order_id": None, "status": "error", "error_message": "no"}, "ShippingFailed"),
+        ("ShippingAnswer", {"order_id": None, "status": "success"}, None),
+    ],
+)
+def test_an_envelope_has_one_of_its_shapes(name: str, answer: object, shape: str | None) -> None:
+    """Each answer in an envelope is one shape and no other; what the library could not read is none."""
+    schemas = load()["components"]["schemas"]
+    references = [one["$ref"] for one in schemas[name]["oneOf"]]
+    fitting = [reference.rpartition("/")[2] for reference in references if accepts({"$ref": reference}, answer)]
+    assert fitting == ([shape] if shape else [])
+
+
+def test_every_operation_shows_its_answers() -> None:
+    """Each recorded answer is an example of its operation, and is what the schema describes."""
+    described = operations()
+    shown = {
+        name: {key: example["value"] for key, example in content["examples"].items()}
+        for name, one in described.items()
+        for content in [one["responses"]["200"]["content"]["application/json"]]
+    }
+    recorded = {entry["file"].removesuffix(".json") for entry in fixture_json("index.json")}
+    assert {key for examples in shown.values() for key in examples} == recorded
+    for name, examples in shown.items():
+        schema = described[name]["responses"]["200"]["content"]["application/json"]["schema"]
+        assert examples
+        for key, value in examples.items():
+            assert value == fixture_json(f"{key}.json")
+            assert accepts(schema, value), key
+
+
+def test_every_operation_shows_a_request() -> None:
+    """Whatever is needed to call it has an example, which is what the schema describes."""
+    for name, one in operations().items():
+        for parameter in one.get("parameters", []):
+            assert "example" in parameter or not parameter["required"], name
+            assert "example" not in parameter or accepts(parameter["schema"], parameter["example"]), name
+        for content in one.get("requestBody", {"content": {}})["content"].values():
+            assert accepts(content["schema"], content["example"]), name
+
+
+def test_links_lead_from_one_answer_to_the_next_call() -> None:
+    """Each link takes a text out of the example exchange that the other operation takes under that name."""
+    described = operations()
+    leads = set()
+    for name, one in described.items():
+        done = one["responses"]["200"]
+        said = next(iter(done["content"]["application/json"]["examples"].values()))["value"]
+        sent = one.get("requestBody", {"content": {"application/json": {}}})["content"]["application/json"]
+        for target, link in done.get("links", {}).items():
+            assert link["operationId"] == target
+            leads.add((name, target))
+            by_name = next(operation for operation in OPERATIONS if operation.name == target)
+            taken = by_name.body or dict.fromkeys(by_name.path_arguments)
+            values = link["requestBody" if by_name.body else "parameters"]
+            assert set(values) == set(taken)
+            for expression in values.values():
+                value = sent.get("example") if expression.startswith("$request.body#") else said
+                for step in expression.partition("#/")[2].split("/"):
+                    value = value[int(step)] if isinstance(value, list) else value[step]
+                assert isinstance(value, str)
+    assert {
+        ("list_packs", "list_chase_cards"), ("start_purchase", "get_purchase"), ("get_inventory", "sell_back"),
+        ("quote_shipping", "request_shipping"), ("request_shipping", "get_shipping_order"),
+    } <= leads  # fmt: skip
+
+
+def test_a_limit_has_no_maximum() -> None:
+    """The server lowers what is above its maximum, so the document refuses none of it."""
+    (schema,) = [p["schema"] for p in operations()["list_recent_pulls"]["parameters"] if p["name"] == "limit"]
+    assert schema == {"type": "integer", "minimum": 1, "default": 20}
+
+
+@pytest.mark.parametrize(("country", "good"), [("US", True), ("ZZ", True), ("USA", False), ("", False), ("U", False)])
+def test_a_country_is_two_characters(country: str, good: bool) -> None:
+    """No more and no fewer."""
+    home = {"name": "Jane Doe", "line1": "123 Main St", "city": "Austin", "country": country}
+    assert accepts({"$ref": "#/components/schemas/Destination"}, home) is good
+
+
 def test_defaults_are_those_of_the_documents() -> None:
     """A parameter that may be left out says what it counts as then, where the documents do."""
     defaults = {
@@ -206,11 +350,8 @@ def test_every_field_is_described() -> None:
     """Each schema and each of its fields has a description, in which no code of the docstrings is left."""
     for name, schema in load()["components"]["schemas"].items():
         assert schema["description"], name
-        # The envelopes around answers are nobody's model.
-        if name != "Error" and not name.endswith("Answer"):
-            assert [field for field, one in schema.get("properties", {}).items() if not one.get("description")] == [], (
-                name
-            )
+        undescribed = [field for field, one in schema.get("properties", {}).items() if not one.get("description")]
+        assert undescribed == [], name
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ async def test_only_as_many_wake_as_there_is_room_for() -> None:
             steps += 1
 
     run: FanOut[int, str] = fan_out(Lookups(), range(400), limit=50)
-    run._workers._room = Counting()
+    run._workers.queues._room = Counting()
     async with run as outcomes:
         async for _ in outcomes:
             await settle()

@@ -728,10 +728,12 @@ async def test_memory_stays_flat_through_outages(asynchronous: bool) -> None:
     def keys() -> Iterator[str]:
         for user in users(8_000):
             inner = run._workers
-            suspects = len(inner._outages.suspects)
+            suspects = len(inner._triage.outages.suspects)
             most["suspects"] = max(most["suspects"], suspects)
-            most["again"] = max(most["again"], len(inner._again))
-            most["held"] = max(most["held"], suspects + len(inner._again) + len(inner._read) + inner._pending)
+            most["again"] = max(most["again"], len(inner._triage.again))
+            most["held"] = max(
+                most["held"], suspects + len(inner._triage.again) + len(inner.queues.keys) + inner.queues._pending
+            )
             yield user
 
     async def async_keys() -> AsyncIterator[str]:
@@ -744,10 +746,10 @@ async def test_memory_stays_flat_through_outages(asynchronous: bool) -> None:
     assert most["suspects"] <= limit + 10
     assert most["again"] <= limit + 10
     assert most["held"] <= 4 * limit + 20
-    assert not run._workers._outages.suspects
-    assert not run._workers._again
-    assert not run._workers._read
-    assert run._workers._pending == 0
+    assert not run._workers._triage.outages.suspects
+    assert not run._workers._triage.again
+    assert not run._workers.queues.keys
+    assert run._workers.queues._pending == 0
 
 
 @pytest.mark.anyio

@@ -56,6 +56,6 @@ async def test_an_outage_of_which_no_key_is_left_is_over() -> None:
     keys: list[int] = []
     async with fan_out(fetch, keys, limit=1) as run:
         workers = run._workers
-        workers._outages.begin(0.0)
+        workers._triage.outages.begin(0.0)
         await workers._probe()
-        assert not workers._outages.ongoing
+        assert not workers._triage.outages.ongoing

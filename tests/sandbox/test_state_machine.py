@@ -421,6 +421,7 @@ class Market(RuleBasedStateMachine):
             assert answer is CardNotFound
         else:
             assert not isinstance(answer, type)
+            assert answer.fmv is not None
             assert (answer.id, answer.fmv * Decimal("0.8")) == (item_id, CARDS[item_id])
 
     @rule(

@@ -40,15 +40,15 @@ _ATTRIBUTES = st.lists(
     st.fixed_dictionaries(
         {
             "trait_type": _TEXT,
-            "value": st.one_of(_TEXT, st.integers(), st.floats(allow_nan=False, allow_infinity=False)),
+            "value": st.one_of(st.none(), _TEXT, st.integers(), st.floats(allow_nan=False, allow_infinity=False)),
         }
     ),
     max_size=2,
 )
 _LINKS = st.fixed_dictionaries({"image": _URL, "back_image": _MAYBE_TEXT})
 _METADATA = st.fixed_dictionaries(
-    {"name": _TEXT, "image": _URL, "back_image": _MAYBE_TEXT},
-    optional={"attributes": _ATTRIBUTES, "description": _TEXT},
+    {"name": _TEXT, "image": st.one_of(st.none(), _URL), "back_image": _MAYBE_TEXT},
+    optional={"attributes": st.one_of(st.none(), _ATTRIBUTES), "description": _TEXT},
 )
 _ITEMS = st.fixed_dictionaries(
     {
@@ -62,9 +62,9 @@ _ITEMS = st.fixed_dictionaries(
         "content": st.fixed_dictionaries({"metadata": _METADATA}, optional={"links": _LINKS}),
     },
     optional={
-        "type": st.one_of(_TEXT, st.sampled_from(["ebay", "comic"])),
-        "collection_address": _TEXT,
-        "token_standard": _TEXT,
+        "type": st.one_of(_MAYBE_TEXT, st.sampled_from(["ebay", "comic"])),
+        "collection_address": _MAYBE_TEXT,
+        "token_standard": _MAYBE_TEXT,
     },
 )
 _INVENTORIES = st.fixed_dictionaries({"user_id": _TEXT, "items": st.lists(_ITEMS, max_size=2)})
@@ -168,7 +168,7 @@ def test_any_documented_inventory_is_taken_alike_by_both_paths(plain: dict[str, 
 
 def _ordered(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     names = [field.name for field in attrs.fields(Item)]
-    return [{name: item[name] for name in names if name in item} for item in items]
+    return [{name: item.get(name) for name in names} for item in items]
 
 
 @settings(max_examples=300)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import collections.abc
 import copy
+import importlib
 import inspect
 import json
 import pickle
+import pkgutil
+import typing
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal, localcontext
 from typing import Any
@@ -14,7 +18,7 @@ import attrs
 import pytest
 
 import phygitals_async
-from phygitals_async import build_converter, models
+from phygitals_async import Found, Request, build_converter, models
 from phygitals_async.models import (
     Attribute,
     Card,
@@ -39,8 +43,10 @@ from phygitals_async.models import (
     ShippingQuote,
     ShippingQuotes,
     StartedPurchase,
+    Unreadable,
 )
 from phygitals_async.models.fields import ABSENT, OpenEnum
+from structuring_support import with_nulls
 from support import fixture_bytes, fixture_json
 
 PULLED = datetime(2026, 4, 18, 19, 5, 14, tzinfo=UTC)
@@ -74,6 +80,23 @@ _MODELS = [
 ]
 
 
+_DOCUMENTED: dict[str, Any] = {
+    "card-get.json": Card,
+    "inventory.json": Inventory,
+    "packs-chase.json": tuple[ChaseCard, ...],
+    "packs-list.json": tuple[Pack, ...],
+    "packs-recent-pulls.json": tuple[Pull, ...],
+    "purchase-init.json": StartedPurchase,
+    "purchase-status-pending.json": PurchaseAnswer,
+    "purchase-status.json": PurchaseAnswer,
+    "sellback.json": Sellback,
+    "ship-order.json": ShippingOrder,
+    "ship-order.sandbox-queued.json": ShippingOrder,
+    "ship-quote.json": ShippingQuotes,
+    "ship-request.json": ShippingAnswer,
+}
+
+
 def _evolve(instance: Any, field: str, value: object) -> Any:
     return attrs.evolve(instance, **{field: value})
 
@@ -81,29 +104,12 @@ def _evolve(instance: Any, field: str, value: object) -> Any:
 # The documented payloads
 
 
-@pytest.mark.parametrize(
-    ("name", "model"),
-    [
-        ("card-get.json", Card),
-        ("inventory.json", Inventory),
-        ("packs-chase.json", tuple[ChaseCard, ...]),
-        ("packs-list.json", tuple[Pack, ...]),
-        ("packs-recent-pulls.json", tuple[Pull, ...]),
-        ("purchase-init.json", StartedPurchase),
-        ("purchase-status-pending.json", PurchaseAnswer),
-        ("purchase-status.json", PurchaseAnswer),
-        ("sellback.json", Sellback),
-        ("ship-order.json", ShippingOrder),
-        ("ship-order.sandbox-queued.json", ShippingOrder),
-        ("ship-quote.json", ShippingQuotes),
-        ("ship-request.json", ShippingAnswer),
-    ],
-)
+@pytest.mark.parametrize(("name", "model"), _DOCUMENTED.items())
 def test_a_documented_payload_survives_the_way_in_and_out(name: str, model: Any) -> None:
-    """Every field of the documents has a place in the model: what is written equals what was read."""
+    """Every field of the documents has a place in the model: what is written is what was read, and the nulls."""
     converter = build_converter()
     value = converter.loads(fixture_bytes(name), model)
-    assert json.loads(converter.dumps(value)) == fixture_json(name)
+    assert json.loads(converter.dumps(value)) == with_nulls(fixture_json(name))
     assert converter.loads(converter.dumps(value), model) == value
     assert pickle.loads(pickle.dumps(value)) == value  # noqa: S301 - our own bytes.
 
@@ -148,6 +154,47 @@ def test_models_are_values() -> None:
     assert twin == ITEM
     assert len({ITEM, twin, attrs.evolve(ITEM, id="other")}) == 2
     assert Inventory("u", (ITEM,)) == Inventory("u", (twin,))
+
+
+@pytest.mark.parametrize(("name", "model"), _DOCUMENTED.items())
+def test_each_model_of_a_documented_payload_hashes(name: str, model: Any) -> None:
+    """A shipping order too, whose destination is an object; equal ones hash alike."""
+    first, second = (build_converter().loads(fixture_bytes(name), model) for _ in range(2))
+    assert len({first, second, copy.deepcopy(first)}) == 1
+
+
+def test_an_order_to_another_place_is_another() -> None:
+    """What is no part of the hash is part of the comparison."""
+    order = build_converter().loads(fixture_bytes("ship-order.json"), ShippingOrder)
+    other = attrs.evolve(order, destination={})
+    assert order != other
+    assert hash(order) == hash(other)
+
+
+def _attrs_classes() -> set[type]:
+    """Return the attrs classes of the library, private ones too."""
+    modules = [
+        importlib.import_module(module.name)
+        for module in pkgutil.walk_packages(phygitals_async.__path__, "phygitals_async.")
+        if not module.name.endswith("__main__")
+    ]
+    return {
+        value for module in modules for value in vars(module).values() if isinstance(value, type) and attrs.has(value)
+    }
+
+
+def test_every_frozen_class_hashes_or_claims_not_to() -> None:
+    """No field that counts in a hash is of a type that has none."""
+    unhashable = {dict, list, set, collections.abc.Mapping, collections.abc.Sequence, collections.abc.Set}
+    frozen = {cls for cls in _attrs_classes() if vars(cls).get("__hash__") is not None}
+    assert {Inventory, ShippingOrder, Request, Found, Unreadable} <= frozen
+    bad = {
+        f"{cls.__name__}.{field.name}"
+        for cls in frozen
+        for field in attrs.fields(attrs.resolve_types(cls))
+        if field.eq and field.hash is not False and (typing.get_origin(field.type) or field.type) in unhashable
+    }
+    assert bad == set()
 
 
 # Money
@@ -327,12 +374,15 @@ def test_absent_is_an_empty_tuple() -> None:
 
 
 def test_absent_stays_absent_through_a_copy_or_a_pickle() -> None:
-    """An item that crosses a process boundary is written as it was read."""
+    """An item that crosses a process boundary is written as it was read; one with a null in its place too."""
     converter = build_converter()
-    plain = {"name": "n", "image": "i", "back_image": None}
-    metadata = converter.structure(plain, Metadata)
-    for again in (copy.copy(metadata), copy.deepcopy(metadata), pickle.loads(pickle.dumps(metadata))):  # noqa: S301
-        assert converter.unstructure(again) == plain
+    for plain in (
+        {"name": "n", "image": "i", "back_image": None},
+        {"name": "n", "image": "i", "back_image": None, "attributes": None},
+    ):
+        metadata = converter.structure(plain, Metadata)
+        for again in (copy.copy(metadata), copy.deepcopy(metadata), pickle.loads(pickle.dumps(metadata))):  # noqa: S301
+            assert converter.unstructure(again) == plain
 
 
 # Packs

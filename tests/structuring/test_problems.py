@@ -50,7 +50,7 @@ def test_so_many_bad_places_that_the_rest_is_not_looked_at() -> None:
 
 def test_one_item_full_of_bad_places_is_described() -> None:
     """Where the bound is met inside an item, what was described of it is not thrown away."""
-    attributes = ",".join(['{"trait_type":"a","value":null}'] * 6_000)
+    attributes = ",".join(['{"trait_type":"a","value":[]}'] * 6_000)
     item = '{"id":7,"content":{"metadata":{"name":"n","image":"i","attributes":[' + attributes + "]}}}"
     with pytest.raises(DecodeError) as caught:
         build_converter().loads(b'{"user_id":"u","items":[%s]}' % item.encode(), Inventory)

@@ -369,7 +369,7 @@ class PhygitalsClient(Door):
 
         Args:
             user_ids: Any iterable, read lazily.
-            limit: The most lookups in flight; never more than the client's `max_in_flight`.
+            limit: The most lookups in flight; lowered to the client's `max_in_flight`, which is logged.
             distinct: Look a repeated id up only once, at the price of remembering every id.
             deadline: Seconds for each lookup from its turn on; by default the client's.
             patience: Seconds that one outage, or a limit, may last before the rest is given up; 0 to wait for none.
@@ -400,7 +400,7 @@ class PhygitalsClient(Door):
 
         Args:
             user_ids: Any iterable.
-            limit: The most lookups in flight; never more than the client's `max_in_flight`.
+            limit: The most lookups in flight; lowered to the client's `max_in_flight`, which is logged.
             deadline: Seconds for each lookup from its turn on; by default the client's.
             patience: Seconds that one outage, or a limit, may last before the rest is given up; 0 to wait for none.
 

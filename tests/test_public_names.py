@@ -207,19 +207,27 @@ def _importers(package: str) -> set[tuple[str, str]]:
     }
 
 
-def test_the_core_names_a_transport_in_two_places_only() -> None:
-    """Both are inside a function that needs it: the client's default, and the sandbox's command line."""
+def test_the_core_names_a_transport_in_three_places_only() -> None:
+    """Each is inside a function that needs it: the client's default, and the command lines."""
     importers = _importers("phygitals_transports")
-    assert {path for path, _ in importers} == {"client.py", "sandbox/__main__.py"}
+    assert {path for path, _ in importers} == {"client.py", "cli/_client.py", "sandbox/__main__.py"}
     assert ("client.py", "PhygitalsClient.__init__") in importers
     assert all(scope for _, scope in importers)
-    assert len(importers) == 2
+    assert len(importers) == 3
 
 
-@pytest.mark.parametrize("engine", ["aiohttp", "yarl", "multidict", "httpx", "trio", "pydantic", "rich"])
+@pytest.mark.parametrize("engine", ["aiohttp", "yarl", "multidict", "httpx", "trio", "pydantic"])
 def test_the_core_imports_no_engine(engine: str) -> None:
     """Not even lazily."""
     assert _importers(engine) == set()
+
+
+@pytest.mark.parametrize("package", ["click", "rich"])
+def test_only_the_command_line_uses_what_its_extra_installs(package: str) -> None:
+    """And it leaves rich alone until there is a table or a bar to draw."""
+    importers = _importers(package)
+    assert {path.partition("/")[0] for path, _ in importers} == {"cli"}
+    assert package == "click" or all(scope for _, scope in importers if scope != "TYPE_CHECKING")
 
 
 def test_the_search_for_imports_finds_imports() -> None:

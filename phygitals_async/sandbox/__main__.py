@@ -1,22 +1,38 @@
-"""Serves a sandbox over HTTP: `python -m phygitals_async.sandbox --port 8765 --users 100`."""
+"""Serves a sandbox over HTTP: `phygitals sandbox --port 8765 --users 100`, or `phygitals-sandbox`, or this module."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from typing import Final
 
 from phygitals_async.sandbox.options import RateLimit
 from phygitals_async.sandbox.population import populate, user_name
 from phygitals_async.sandbox.sandbox import Sandbox
 
+_KEY: Final = "sandbox-local"
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the server until SIGINT or SIGTERM."""
+
+def main(arguments: Sequence[str] | None = None, *, prog: str = "phygitals-sandbox") -> None:
+    """Run the server until SIGINT or SIGTERM.
+
+    Args:
+        arguments: By default those of this process.
+        prog: What the command is called in its help and its errors.
+    """
+    # Where signals cannot be handled below, Ctrl-C arrives as this.
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_serve(parser(prog).parse_args(arguments), prog))
+
+
+def parser(prog: str = "phygitals-sandbox") -> argparse.ArgumentParser:
+    """Return what reads the options."""
     parser = argparse.ArgumentParser(
-        prog="phygitals-sandbox", description="Serve a sandbox of the Phygitals Partner API over HTTP, on this machine."
+        prog=prog, description="Serve a sandbox of the Phygitals Partner API over HTTP, on this machine."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=port, default=8765, help="port, or 0 for a free one (default: %(default)s)")
@@ -24,9 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="makes the data repeatable (default: %(default)s)")
     parser.add_argument("--rate-limit", type=rate, help="requests per second to answer (default: no limit)")
     parser.add_argument("--no-retry-after", action="store_true", help="answer 429 without Retry-After")
-    # Where signals cannot be handled below, Ctrl-C arrives as this.
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_serve(parser.parse_args(arguments)))
+    parser.add_argument("--json", action="store_true", help="print what it serves as one line of JSON")
+    return parser
 
 
 def port(text: str) -> int:
@@ -54,7 +69,7 @@ def rate(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-async def _serve(options: argparse.Namespace) -> None:
+async def _serve(options: argparse.Namespace, prog: str) -> None:
     # The core names a transport here and in PhygitalsClient's default, both when needed and not before.
     from phygitals_transports.aiohttp_server import serve
 
@@ -71,13 +86,22 @@ async def _serve(options: argparse.Namespace) -> None:
             url = await stack.enter_async_context(serve(sandbox, host=options.host, port=options.port))
         except (OSError, UnicodeError) as error:
             # The exit status is 1, and this the only line.
-            raise SystemExit(f"phygitals-sandbox: cannot serve at {options.host}:{options.port}: {error}") from None
-        print(f"base URL  {url}/_", flush=True)
-        print("API key   sandbox-local (any key that starts with sandbox-)", flush=True)
-        if options.users:
-            print(f"users     {user_name(0)} to {user_name(options.users - 1)}", flush=True)
-        print("ready", flush=True)
+            raise SystemExit(f"{prog}: cannot serve at {options.host}:{options.port}: {error}") from None
+        _tell(f"{url}/_", options)
         await stop.wait()
+
+
+def _tell(base_url: str, options: argparse.Namespace) -> None:
+    users = (user_name(0), user_name(options.users - 1)) if options.users else None
+    if options.json:
+        told = {"base_url": base_url, "api_key": _KEY, "users": users}
+        print(json.dumps(told), flush=True)
+        return
+    print(f"base URL  {base_url}", flush=True)
+    print(f"API key   {_KEY} (any key that starts with sandbox-)", flush=True)
+    if users is not None:
+        print(f"users     {users[0]} to {users[1]}", flush=True)
+    print("ready", flush=True)
 
 
 if __name__ == "__main__":

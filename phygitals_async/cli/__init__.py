@@ -1,0 +1,29 @@
+"""The command line `phygitals`: `pip install 'phygitals-async[cli]'` installs what it needs.
+
+What each command does is in `phygitals COMMAND --help` and in `docs/cli.md` of the source.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its status: see `docs/cli.md`.
+
+    Args:
+        arguments: What stands after `phygitals`; by default the arguments of this process.
+    """
+    missing = [name for name in ("click", "rich") if importlib.util.find_spec(name) is None]
+    if missing:
+        needed = " and ".join(missing)
+        sys.stderr.write(f"phygitals: the command line needs {needed}: pip install 'phygitals-async[cli]'\n")
+        sys.exit(2)
+    from phygitals_async.cli._app import app
+
+    app.main(arguments, "phygitals")

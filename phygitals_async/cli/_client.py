@@ -1,0 +1,134 @@
+"""The client that commands use, and the options that set it up."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from attrs import frozen
+
+from phygitals_async import Request, Response, Transport
+from phygitals_async.cli._endings import go_on_with
+from phygitals_async.config import Settings, resolve_settings
+from phygitals_async.observer import logger
+from phygitals_async.sync import PhygitalsClient
+
+
+@frozen
+class Connection:
+    """How to reach the API, as the options and the environment say.
+
+    Attributes:
+        environment: `production` or `sandbox`; else the environment variable, else what the key tells.
+        base_url: Else the environment variable, else the environment's.
+        deadline: Seconds each call may take.
+        verbose: Whether each attempt is told on stderr.
+    """
+
+    environment: str | None
+    base_url: str | None
+    deadline: float
+    verbose: bool
+
+    def settings(self) -> Settings:
+        """Return where requests go, and the key.
+
+        Raises:
+            ConfigurationError: A setting is missing or malformed.
+            UsageError: There is no key.
+        """
+        if not os.environ.get("PHYGITALS_API_KEY"):
+            msg = (
+                "no API key: set PHYGITALS_API_KEY. (phygitals sandbox serves an API that needs none of the vendor's.)"
+            )
+            raise click.UsageError(msg)
+        return resolve_settings(None, self.environment, self.base_url, "/api/v1")
+
+    def command(self, name: str, *arguments: str, user: str | None = None) -> str:
+        """Return another command for the same environment, as one would type it."""
+        given = (("--environment", self.environment), ("--base-url", self.base_url), ("--user", user))
+        options = [text for option, value in given if value is not None for text in (option, value)]
+        # After it, what begins with a dash is no option.
+        rest = ["--"] if any(argument.startswith("-") for argument in arguments) else []
+        return go_on_with(name, *options, *rest, *arguments)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what a client takes, but for its transport."""
+        self.settings()
+        return {"environment": self.environment, "base_url": self.base_url, "deadline": self.deadline}
+
+    @contextmanager
+    def open(self, *, rate: float | None = None) -> Iterator[PhygitalsClient]:
+        """Give a client while the block runs, which sends at most `rate` requests per second."""
+        with self.told(), PhygitalsClient(transport(), **self.arguments(), rate=rate) as api:
+            yield api
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Let the library's log lines go to stderr while the block runs, or nowhere."""
+        handler = logging.StreamHandler() if self.verbose else logging.NullHandler()
+        handler.setFormatter(logging.Formatter("phygitals: %(message)s"))
+        level = logger.level
+        logger.addHandler(handler)
+        if self.verbose:
+            logger.setLevel(logging.DEBUG)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+class Remembering:
+    """Sends by another transport, and remembers the last answer: a status that is an error brings a header along too.
+
+    Attributes:
+        last: The last answer, or None.
+    """
+
+    def __init__(self, inner: Transport) -> None:
+        self._inner = inner
+        self.last: Response | None = None
+
+    async def send(self, request: Request) -> Response:
+        """Send `request` once; see `phygitals_async.Transport`."""
+        self.last = await self._inner.send(request)
+        return self.last
+
+    async def aclose(self) -> None:
+        """Close the inner transport."""
+        await self._inner.aclose()
+
+
+def transport() -> Transport:
+    """Return a transport that uses the proxies of the environment, as programs of the command line do."""
+    from phygitals_transports import AiohttpTransport
+
+    return AiohttpTransport(trust_env=True)
+
+
+def connects(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that set its client up, as its argument `connection`."""
+
+    @click.option(
+        "--environment",
+        type=click.Choice(["production", "sandbox"]),
+        help="Default: PHYGITALS_ENVIRONMENT, else what the key tells.",
+    )
+    @click.option("--base-url", metavar="URL", help="Default: PHYGITALS_BASE_URL, else the environment's.")
+    @click.option(
+        "--deadline", type=float, default=30.0, show_default=True, metavar="SECONDS", help="For each call in all."
+    )
+    @click.option("-v", "--verbose", is_flag=True, help="Tell of each attempt on stderr.")
+    @functools.wraps(command)
+    def with_connection(
+        *args: Any, environment: str | None, base_url: str | None, deadline: float, verbose: bool, **others: Any
+    ) -> Any:
+        return command(*args, connection=Connection(environment, base_url, deadline, verbose), **others)
+
+    return with_connection

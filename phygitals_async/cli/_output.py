@@ -1,0 +1,62 @@
+"""What commands print: a table on a terminal, columns between tabs elsewhere, or JSON."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+import click
+
+from phygitals_async import PhygitalsConverter, build_converter
+from phygitals_async.cli._endings import plain
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one document a line.")
+
+
+def on_terminal() -> bool:
+    """Whether somebody reads what is printed."""
+    return sys.stdout.isatty()
+
+
+def usd(amount: Decimal | None) -> str:
+    """Return an amount in USD with cents, or nothing."""
+    return "" if amount is None else f"{amount:,.2f}"
+
+
+def moment(at: datetime | None, never: str = "") -> str:
+    """Return a time to the minute, in UTC."""
+    return never if at is None else f"{at:%Y-%m-%d %H:%M}"
+
+
+def print_json(value: object) -> None:
+    """Print models, or plain values that hold some, as one line of JSON, in the form the API documents."""
+    # As bytes: JSON is UTF-8 whatever the terminal is.
+    click.echo(_converter().dumps(value))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Collection[str] = ()) -> None:
+    """Print rows under the names of their columns, those in `right` flush right."""
+    texts = [[plain(cell) for cell in row] for row in rows]
+    if not on_terminal():
+        for row in (columns, *texts):
+            click.echo("\t".join(row))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in texts:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+@functools.cache
+def _converter() -> PhygitalsConverter:
+    return build_converter()

@@ -23,7 +23,7 @@ from phygitals_async.cli._output import json_option, on_terminal
 @json_option
 @connects
 def api(connection: Connection, method: str, path: str, as_json: bool) -> None:
-    """Send one GET to the API, and print the JSON of its answer.
+    """Send one GET to the API, and print what it answers.
 
     PATH is what follows /api/v1, percent-encoded, such as /vm/available?platform=mainnet. On a terminal the answer is
     indented; with --json, and elsewhere, it is printed as it came.

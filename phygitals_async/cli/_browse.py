@@ -151,7 +151,7 @@ def _read_ids(file: str) -> tuple[int | None, Iterator[str]]:
 def _ids(lines: Iterable[bytes]) -> Iterator[str]:
     try:
         # Editors on Windows begin a file with a mark.
-        yield from filter(None, (line.decode("utf-8-sig").strip() for line in lines))
+        yield from filter(None, (line.decode("utf-8-sig").rstrip("\r\n") for line in lines))
     except UnicodeDecodeError:
         msg = "the user ids are not UTF-8 text."
         raise click.UsageError(msg) from None
@@ -202,7 +202,7 @@ def _show_order(state: ShippingOrder, *, as_json: bool) -> None:
 @json_option
 @connects
 def purchase(connection: Connection, session_id: str, wait: float, as_json: bool) -> None:
-    """Wait for a purchase that was started, and show what was pulled. Buys nothing."""
+    """Wait for a purchase, and show what was pulled. It buys nothing."""
     with connection.open() as api:
         show_purchase(api, connection, session_id, wait, as_json=as_json)
 

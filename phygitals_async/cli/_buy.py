@@ -26,9 +26,9 @@ from phygitals_async.sync import PhygitalsClient
 def buy(
     connection: Connection, pack_name: str, user_id: str, amount: int, wait: float, yes: bool, as_json: bool
 ) -> None:
-    """Buy pulls of PACK, an id or a slug, for one of your users. Moves money.
+    """Buy pulls of a pack for a user. Moves money.
 
-    It is sent at most once. The session it prints is the only handle on the purchase.
+    PACK is an id or a slug. It is sent at most once. The session it prints is the only handle on the purchase.
     """
     with connection.open() as api:
         pack = _find(api, pack_name, amount, connection.command("packs"))

@@ -15,7 +15,7 @@ from phygitals_async.cli._output import json_option, print_json
 @json_option
 @click.pass_context
 def completion(ctx: click.Context, shell: str, as_json: bool) -> None:
-    """Print the script that completes commands and options in a shell.
+    """Print the script that completes commands in a shell.
 
     \b
     bash:  eval "$(phygitals completion bash)"   in ~/.bashrc

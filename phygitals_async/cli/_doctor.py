@@ -62,9 +62,10 @@ class Finding:
 @json_option
 @connects
 def doctor(connection: Connection, as_json: bool) -> int:
-    """Find out why calls fail: versions, key, environment, proxy, name, TLS, an answer, the clock.
+    """Find out why calls fail, and what to do.
 
-    It makes one call, which lists the packs. The key is not shown.
+    It looks at versions, key, environment, proxy, name, TLS, an answer, and the clock. It makes one call, which lists
+    the packs. The key is not shown.
     """
     findings: list[Finding] = []
     code = Exit.DONE

@@ -26,10 +26,10 @@ from phygitals_async.sync import PhygitalsClient
 @json_option
 @connects
 def sell(connection: Connection, item_ids: tuple[str, ...], user: str | None, yes: bool, as_json: bool) -> int:
-    """Sell items back to Phygitals, one after the other. Moves money.
+    """Sell items back. Moves money.
 
-    With --user it shows what each is offered, and makes sure that it is theirs. Production prices at the moment of the
-    sale: what is paid may differ.
+    They are sold one after the other. With --user it shows what each is offered, and makes sure that it is theirs.
+    Production prices at the moment of the sale: what is paid may differ.
     """
     left = list(dict.fromkeys(item_ids))
     code = Exit.DONE

@@ -45,9 +45,9 @@ def ship(
     as_json: bool,
     **parts: str | None,
 ) -> None:
-    """Ship items to an address. Moves goods, bills you, and cannot be cancelled.
+    """Ship items to an address. Moves goods, and bills you.
 
-    The address comes from --to, from the options, or from both: the options win.
+    It cannot be cancelled. The address comes from --to, from the options, or from both: the options win.
     """
     destination = _destination(to, parts)
     with connection.open() as api:

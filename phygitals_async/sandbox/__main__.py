@@ -8,7 +8,7 @@ import json
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Final
+from typing import Final, NoReturn
 
 from phygitals_async.sandbox.options import RateLimit
 from phygitals_async.sandbox.population import populate, user_name
@@ -31,9 +31,7 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "phygitals-sandb
 
 def parser(prog: str = "phygitals-sandbox") -> argparse.ArgumentParser:
     """Return what reads the options."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description="Serve a sandbox of the Phygitals Partner API over HTTP, on this machine."
-    )
+    parser = _Parser(prog=prog, description="Serve a sandbox of the Phygitals Partner API over HTTP, on this machine.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=port, default=8765, help="port, or 0 for a free one (default: %(default)s)")
     parser.add_argument("--users", type=count, default=0, help="users to start with (default: %(default)s)")
@@ -42,6 +40,12 @@ def parser(prog: str = "phygitals-sandbox") -> argparse.ArgumentParser:
     parser.add_argument("--no-retry-after", action="store_true", help="answer 429 without Retry-After")
     parser.add_argument("--json", action="store_true", help="print what it serves as one line of JSON")
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line, and exit with 2."""
+        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help\n")
 
 
 def port(text: str) -> int:

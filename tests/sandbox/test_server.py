@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import re
 import runpy
@@ -153,13 +154,14 @@ def test_a_host_that_is_unknown(host: str, capsys: pytest.CaptureFixture[str]) -
 class _Output(io.StringIO):
     """Collects what is printed and does something once the server is ready."""
 
-    def __init__(self, when_ready: Callable[[], None]) -> None:
+    def __init__(self, when_ready: Callable[[], None], ready: str = "ready") -> None:
         super().__init__()
         self._when_ready = when_ready
+        self._ready = ready
 
     def write(self, text: str) -> int:
         written = super().write(text)
-        if text == "ready":
+        if self._ready in text:
             self._when_ready()
         return written
 
@@ -194,6 +196,19 @@ def test_main_in_this_process(
     assert lines[-1] == "ready"
     assert len(lines) == (3 if users is None else 4)
     assert users is None or users in lines[2]
+
+
+@pytest.mark.usefixtures("usual_handlers")
+@pytest.mark.parametrize(("count", "users"), [(0, None), (2, ["user_000000", "user_000001"])])
+def test_main_tells_programs(monkeypatch: pytest.MonkeyPatch, count: int, users: list[str] | None) -> None:
+    """With --json it is one line, which has all of it."""
+    output = _Output(lambda: os.kill(os.getpid(), signal.SIGTERM), '"users"')
+    monkeypatch.setattr(sys, "stdout", output)
+    main(["--port", "0", "--json", "--users", str(count)])
+    (line,) = output.getvalue().splitlines()
+    told = json.loads(line)
+    assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+/_", told.pop("base_url"))
+    assert told == {"api_key": "sandbox-local", "users": users}
 
 
 @pytest.mark.usefixtures("usual_handlers")

@@ -11,6 +11,7 @@ if typing.TYPE_CHECKING:
     from phygitals_async.refresh._memory import MemoryStore
     from phygitals_async.refresh._run import RefreshReport, refresh
     from phygitals_async.refresh._snapshots import read_inventories
+    from phygitals_async.refresh._sqlite import SqliteStore
     from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "MemoryStore",
     "RefreshReport",
     "Run",
+    "SqliteStore",
     "Store",
     "StoredChanges",
     "StoredUser",
@@ -28,13 +30,26 @@ __all__ = [
 ]
 
 # As in the package above: a name is loaded when it is first asked for, and a store's database with it.
-_MODULES: typing.Final = ("_store", "_memory", "_snapshots", "_changes", "_run")
+_MODULES: typing.Final = {
+    "Change": "_changes",
+    "ChangeKind": "_changes",
+    "MemoryStore": "_memory",
+    "RefreshReport": "_run",
+    "Run": "_store",
+    "SqliteStore": "_sqlite",
+    "Store": "_store",
+    "StoredChanges": "_store",
+    "StoredUser": "_store",
+    "read_changes": "_changes",
+    "read_inventories": "_snapshots",
+    "refresh": "_run",
+}
 
 
 def __getattr__(name: str) -> typing.Any:
-    if name in __all__:
-        modules = (importlib.import_module(f"{__name__}.{module}") for module in _MODULES)
-        return globals().setdefault(name, next(getattr(module, name) for module in modules if hasattr(module, name)))
+    if name in _MODULES:
+        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+        return globals().setdefault(name, getattr(module, name))
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
 

@@ -56,7 +56,12 @@ class World:
     async def changes(self, **options: Any) -> list[tuple[str, str, str | None, str | None]]:
         """Return who changed how, and the names before and after."""
         return [
-            (c.user_id, str(c.kind), c.before and c.before.name, c.after and c.after.name)
+            (
+                c.user_id,
+                str(c.kind),
+                None if c.before is None else c.before.name,
+                None if c.after is None else c.after.name,
+            )
             async for c in read_changes(self.store, **options)
         ]
 

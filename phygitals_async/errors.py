@@ -8,6 +8,12 @@
     ├── NotAttempted                         a bulk run ended before this key's turn
     ├── OutcomeUnknown                       a call that moves money or goods: nobody knows whether it did
     ├── PurchasePending (TimeoutError)       a purchase was still pending when waiting for it ended
+    ├── StoreError                           a store of refreshed users, or of a journal, could not be used
+    │   ├── StoreBusy                        another run is under way on it
+    │   ├── StoreCorrupt
+    │   ├── StoreFull
+    │   ├── StoreTooNew                      a newer version of this library wrote it
+    │   └── StoreUnavailable
     ├── TransportError                       no usable answer
     │   ├── ConnectError                     never sent
     │   │   └── CertificateRefused
@@ -198,6 +204,30 @@ class PurchasePending(PhygitalsError, TimeoutError):
     def __init__(self, message: str = "", *, session_id: str = "") -> None:
         super().__init__(message)
         self.session_id = session_id
+
+
+class StoreError(PhygitalsError):
+    """A store could not be read or written. What was committed before is kept, and a refresh can be run again."""
+
+
+class StoreBusy(StoreError):
+    """Another run is under way on the store, in this process or another. Wait for its end; nothing was changed."""
+
+
+class StoreCorrupt(StoreError):
+    """It is no store, or a damaged one. Restore a copy, or refresh into a new one."""
+
+
+class StoreFull(StoreError):
+    """The disk is full. Make room and run again: the run goes on where it was."""
+
+
+class StoreTooNew(StoreError):
+    """A newer version of this library wrote the store: update the library. Nothing was changed."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached, opened or written: no such folder, no permission, the database is gone."""
 
 
 class TransportError(PhygitalsError):

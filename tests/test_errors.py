@@ -154,6 +154,12 @@ def test_whether_the_request_was_sent_is_told_by_the_class() -> None:
         "NotOwned",
         "ConnectError",
         "CertificateRefused",
+        "StoreBusy",
+        "StoreCorrupt",
+        "StoreError",
+        "StoreFull",
+        "StoreTooNew",
+        "StoreUnavailable",
     }
     assert unknown == {"TransportError", "ConnectionLost", "DeadlineExceeded", "ProtocolError", "OutcomeUnknown"}
 

@@ -1,0 +1,58 @@
+"""The job around a bulk refresh: keep what users own, go on after a crash, and say what changed.
+
+Start with `refresh`. A `SqliteStore` keeps a file, a `PostgresStore` serves a team, a `MemoryStore` tests.
+"""
+
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from phygitals_async.refresh._changes import Change, ChangeKind, read_changes
+    from phygitals_async.refresh._memory import MemoryStore
+    from phygitals_async.refresh._run import RefreshReport, refresh
+    from phygitals_async.refresh._snapshots import read_inventories
+    from phygitals_async.refresh._sqlite import SqliteStore
+    from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
+
+__all__ = [
+    "Change",
+    "ChangeKind",
+    "MemoryStore",
+    "RefreshReport",
+    "Run",
+    "SqliteStore",
+    "Store",
+    "StoredChanges",
+    "StoredUser",
+    "read_changes",
+    "read_inventories",
+    "refresh",
+]
+
+# As in the package above: a name is loaded when it is first asked for, and a store's database with it.
+_MODULES: typing.Final = {
+    "Change": "_changes",
+    "ChangeKind": "_changes",
+    "MemoryStore": "_memory",
+    "RefreshReport": "_run",
+    "Run": "_store",
+    "SqliteStore": "_sqlite",
+    "Store": "_store",
+    "StoredChanges": "_store",
+    "StoredUser": "_store",
+    "read_changes": "_changes",
+    "read_inventories": "_snapshots",
+    "refresh": "_run",
+}
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name in _MODULES:
+        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+        return globals().setdefault(name, getattr(module, name))
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

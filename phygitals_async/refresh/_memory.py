@@ -1,0 +1,94 @@
+"""A store that forgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import anyio.lowlevel
+from attrs import evolve
+
+from phygitals_async.errors import StoreBusy
+from phygitals_async.refresh._store import Run, StoredChanges, StoredUser
+
+
+class MemoryStore:
+    """Keeps everything in this process, for tests; see `Store`."""
+
+    def __init__(self) -> None:
+        self._is_held = False
+        self._runs: dict[int, Run] = {}
+        self._users: dict[str, StoredUser] = {}
+        self._snapshots: dict[str, bytes] = {}
+        self._changes: list[StoredChanges] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def acquire(self) -> None:
+        """See `Store`."""
+        await anyio.lowlevel.checkpoint()
+        if self._is_held:
+            msg = "another run is under way on this store"
+            raise StoreBusy(msg)
+        self._is_held = True
+
+    async def release(self) -> None:
+        """See `Store`."""
+        self._is_held = False
+
+    async def runs(self, limit: int | None = None) -> Sequence[Run]:
+        """See `Store`."""
+        await anyio.lowlevel.checkpoint()
+        return [self._runs[number] for number in sorted(self._runs, reverse=True)][:limit]
+
+    async def users(self, user_ids: Sequence[str]) -> Mapping[str, StoredUser]:
+        """See `Store`."""
+        await anyio.lowlevel.checkpoint()
+        return {user_id: self._users[user_id] for user_id in user_ids if user_id in self._users}
+
+    async def snapshots(self, user_ids: Sequence[str]) -> Mapping[str, bytes]:
+        """See `Store`."""
+        await anyio.lowlevel.checkpoint()
+        return {user_id: self._snapshots[user_id] for user_id in user_ids if user_id in self._snapshots}
+
+    async def commit(
+        self,
+        run: Run,
+        users: Sequence[StoredUser] = (),
+        snapshots: Mapping[str, bytes] | None = None,
+        changes: Sequence[StoredChanges] = (),
+    ) -> None:
+        """See `Store`."""
+        await anyio.lowlevel.checkpoint()
+        self._runs[run.number] = run
+        self._users.update((user.user_id, user) for user in users)
+        self._snapshots.update(snapshots or {})
+        first = len(self._changes) + 1
+        self._changes.extend(evolve(change, number=number) for number, change in enumerate(changes, first))
+
+    async def user_page(self, after: str, limit: int) -> Sequence[str]:
+        """See `Store`."""
+        await anyio.lowlevel.checkpoint()
+        return sorted(user_id for user_id in self._users if user_id > after)[:limit]
+
+    async def snapshot_page(self, after: str, limit: int) -> Sequence[tuple[StoredUser, bytes]]:
+        """See `Store`."""
+        await anyio.lowlevel.checkpoint()
+        ids = sorted(user_id for user_id in self._snapshots if user_id > after)[:limit]
+        return [(self._users[user_id], self._snapshots[user_id]) for user_id in ids]
+
+    async def change_page(self, after: int, limit: int, *, since: int = 0) -> Sequence[StoredChanges]:
+        """See `Store`."""
+        await anyio.lowlevel.checkpoint()
+        return [change for change in self._changes[after:] if change.run > since][:limit]
+
+    async def aclose(self) -> None:
+        """See `Store`. What it holds can still be read."""
+        await self.release()

@@ -1,0 +1,300 @@
+"""The job around a bulk run: go on where it was, keep what is found, tell what changed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
+from typing import Final
+
+import anyio
+from attrs import evolve, field, frozen
+
+from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE, FanOut
+from phygitals_async._bulk.outcomes import Failed, Found, Outcome
+from phygitals_async._checks import has_surrogate
+from phygitals_async.client import PhygitalsClient
+from phygitals_async.errors import (
+    AuthenticationError,
+    ClientClosed,
+    DecodeError,
+    InvalidArgumentError,
+    NotAttempted,
+    PhygitalsError,
+    StoreError,
+    UserNotFound,
+)
+from phygitals_async.models import Inventory
+from phygitals_async.observer import logger
+from phygitals_async.refresh._changes import ChangeKind, Difference, differences
+from phygitals_async.refresh._snapshots import checksum, compress, decode, digests, encode, is_unchanged
+from phygitals_async.refresh._sources import UserIds, check_ids, groups
+from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
+
+# A commit holds so many users at most, and none that waited so many seconds when another outcome comes.
+_COMMIT_USERS: Final = 500
+_COMMIT_SECONDS: Final = 1.0
+_MOST_FAILURES: Final = 100
+
+
+@frozen
+class RefreshReport:
+    """What one call of `refresh` did.
+
+    Attributes:
+        run: The run as it stands in the store, with the counts of every call that went on with it.
+        asked: Users looked up by this call, the failed ones among them.
+        skipped: Users not asked again, since this run had looked them up before, or their id came twice.
+        failed: Users whose lookup failed in this call; the next run asks again.
+        failures: The first hundred of them, with the errors.
+        stopped_by: What ended the run before all users were looked up: an `AuthenticationError`, or the `NotAttempted`
+            of an outage that outlasted the patience; None where nothing did.
+    """
+
+    run: Run
+    asked: int = 0
+    skipped: int = 0
+    failed: int = 0
+    failures: tuple[Failed[str], ...] = ()
+    stopped_by: PhygitalsError | None = None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether users are left to be looked up: the same call goes on with them."""
+        return self.run.finished_at is None
+
+
+async def refresh(
+    api: PhygitalsClient,
+    user_ids: UserIds | None,
+    store: Store,
+    *,
+    run: str | None = None,
+    resume: bool = True,
+    limit: int = DEFAULT_LIMIT,
+    deadline: float | None = None,
+    patience: float = DEFAULT_PATIENCE,
+    on_commit: Callable[[RefreshReport], object] | None = None,
+) -> RefreshReport:
+    """Look users up, keep each one's inventory as the last snapshot, and note what changed since the one before.
+
+    A user's snapshot, changes and progress are committed together, up to 500 users at a time. Whatever ends a run,
+    `kill -9` too: called again, it goes on where it was and tells nothing twice. Users are asked again only where the
+    answer had not been committed. Memory stays flat, however many users there are.
+
+    A lookup that fails costs that user's turn: the run goes on, and the next one asks again. A refused key, or an
+    outage longer than `patience`, ends the run, and the report says so.
+
+    Args:
+        api: Looks the users up.
+        user_ids: Any iterable or async iterable, read lazily in groups of 256; a path of a file with an id on each
+            line; or None for the users the store knows. A repeated id is looked up once.
+        store: Keeps what is found; one run at a time.
+        run: A name for the run. One that is there already is gone on with, also after it has finished: then it asks for
+            users it has not looked up. By default the last run is gone on with if it has not finished, and else a new
+            one begins.
+        resume: Whether to go on with an unfinished run of no given name, and not to begin a new one.
+        limit: The most lookups in flight, as in `stream_inventories`.
+        deadline: Seconds for each lookup from its turn on; by default the client's.
+        patience: Seconds that one outage, or a limit, may last; 0 to wait for none.
+        on_commit: Is called after each commit with the report so far; what it raises ends the run.
+
+    Raises:
+        ConfigurationError: `limit` or a time is not what it should be.
+        InvalidArgumentError: `user_ids` cannot be read, or the store has a later run than the one named.
+        StoreBusy: Another run is under way on the store.
+        StoreError: The store failed; what was committed before is kept, and the run can be gone on with.
+    """
+    check_ids(user_ids)
+    await store.acquire()
+    try:
+        job = _Job(store, await _begin(store, run, resume), on_commit)
+        async with aclosing(job.wanted(user_ids)) as wanted:
+            await job.work(api.stream_inventories(wanted, limit=limit, deadline=deadline, patience=patience))
+        return job.report()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await store.release()
+
+
+async def _begin(store: Store, name: str | None, resume: bool) -> Run:
+    """Return the run to go on with, or a new one."""
+    runs = await store.runs(1 if name is None else None)
+    last = runs[0] if runs else None
+    if last is not None and (last.name == name or (name is None and resume and last.finished_at is None)):
+        return evolve(last, finished_at=None, failed=0)
+    if any(run.name == name for run in runs):
+        msg = f"the run {name!r} was followed by another, {runs[0].name!r}: give a new name"
+        raise InvalidArgumentError(msg)
+    number = 1 if last is None else last.number + 1
+    now = datetime.now(UTC)
+    return Run(number, name or f"{now:%Y%m%dT%H%M%SZ}-{number}", now)
+
+
+@frozen
+class _Batch:
+    """What the next commit is going to hold."""
+
+    began: float
+    users: dict[str, StoredUser] = field(factory=dict)
+    snapshots: dict[str, bytes] = field(factory=dict)
+    news: dict[str, list[Difference]] = field(factory=dict)
+    # Those to be compared with the snapshot before.
+    moved: dict[str, Inventory] = field(factory=dict)
+    # Those of them whose cards are the same, at other prices.
+    repriced: set[str] = field(factory=set)
+
+
+class _Job:
+    """One call of `refresh`."""
+
+    def __init__(self, store: Store, run: Run, on_commit: Callable[[RefreshReport], object] | None) -> None:
+        self._store = store
+        self._run = run
+        self._on_commit = on_commit
+        self._batch = _Batch(anyio.current_time())
+        # What the store knows of those who are read and not committed; None for one it does not know.
+        self._pending: dict[str, StoredUser | None] = {}
+        self._asked = 0
+        self._skipped = 0
+        self._failed = 0
+        self._failures: list[Failed[str]] = []
+        self._stopped_by: PhygitalsError | None = None
+
+    def report(self) -> RefreshReport:
+        """Return what was done so far."""
+        return RefreshReport(
+            self._run, self._asked, self._skipped, self._failed, tuple(self._failures), self._stopped_by
+        )
+
+    async def wanted(self, user_ids: UserIds | None) -> AsyncGenerator[str, None]:
+        """Yield the ids that this run has not looked up, each once."""
+        async with aclosing(groups(user_ids, self._store)) as source:
+            async for group in source:
+                stored = await self._store.users([user_id for user_id in group if _can_be_kept(user_id)])
+                for user_id in group:
+                    if not _can_be_kept(user_id):
+                        self._fail(user_id, InvalidArgumentError("no store can keep such a user id"))
+                        continue
+                    before = stored.get(user_id)
+                    if user_id in self._pending or (before is not None and before.run == self._run.number):
+                        self._skipped += 1
+                        continue
+                    self._pending[user_id] = before
+                    yield user_id
+                    if self._stopped_by is not None:
+                        return
+
+    async def work(self, outcomes: FanOut[str, Inventory]) -> None:
+        """Take every outcome, and commit."""
+        try:
+            async with outcomes:
+                async for outcome in outcomes:
+                    self._take(outcome)
+                    if self._is_due():
+                        await self._commit()
+        except BaseException:  # Cancellation too: what was answered is worth keeping; passed on.
+            with anyio.CancelScope(shield=True), suppress(StoreError):
+                await self._commit()
+            raise
+        now = datetime.now(UTC) if self._stopped_by is None else None
+        self._run = evolve(self._run, finished_at=now, failed=self._failed)
+        await self._commit()
+
+    def _is_due(self) -> bool:
+        batch = self._batch
+        return len(batch.users) >= _COMMIT_USERS or (
+            bool(batch.users) and anyio.current_time() - batch.began >= _COMMIT_SECONDS
+        )
+
+    def _take(self, outcome: Outcome[str, Inventory]) -> None:
+        if not self._batch.users:
+            self._batch = _Batch(anyio.current_time())
+        match outcome:
+            case Found(user_id, inventory) if not inventory.unreadable:
+                self._asked += 1
+                self._take_inventory(user_id, inventory)
+            case Found(user_id, inventory):
+                self._asked += 1
+                problems = [problem for row in inventory.unreadable for problem in row.problems]
+                self._fail(user_id, DecodeError("some items cannot be read", problems=problems, partial=inventory))
+            case Failed(user_id, UserNotFound()):
+                self._asked += 1
+                self._take_stranger(user_id)
+            case Failed(user_id, NotAttempted() | ClientClosed() | AuthenticationError() as error):
+                del self._pending[user_id]
+                # The refused key says more than what was not attempted for it.
+                if self._stopped_by is None or isinstance(error, AuthenticationError):
+                    self._stopped_by = error
+            case Failed(user_id, error):
+                self._asked += 1
+                self._fail(user_id, error)
+
+    def _fail(self, user_id: str, error: PhygitalsError) -> None:
+        self._pending.pop(user_id, None)
+        self._failed += 1
+        if len(self._failures) < _MOST_FAILURES:
+            self._failures.append(Failed(user_id, error))
+
+    def _take_inventory(self, user_id: str, inventory: Inventory) -> None:
+        batch, before = self._batch, self._pending[user_id]
+        data = encode(inventory)
+        check = checksum(data)
+        if before is not None and is_unchanged(before, check):
+            batch.users[user_id] = evolve(before, run=self._run.number)
+            return
+        cards, prices = digests(inventory)
+        batch.users[user_id] = StoredUser(user_id, self._run.number, True, cards, prices, check)
+        batch.snapshots[user_id] = compress(data)
+        if before is None or not before.known:
+            batch.news[user_id] = [Difference(ChangeKind.NEW_USER)]
+        if before is not None and before.checksum and before.prices != prices:
+            batch.moved[user_id] = inventory
+            if before.cards == cards:
+                batch.repriced.add(user_id)
+
+    def _take_stranger(self, user_id: str) -> None:
+        batch, before = self._batch, self._pending[user_id]
+        if before is None:
+            batch.users[user_id] = StoredUser(user_id, self._run.number, known=False)
+        else:
+            batch.users[user_id] = evolve(before, run=self._run.number, known=False)
+        if before is None or before.known:
+            batch.news[user_id] = [Difference(ChangeKind.UNKNOWN_USER)]
+
+    async def _commit(self) -> None:
+        """Commit the batch, with the counts that it brings the run to."""
+        # Where this is cut short, nobody knows what became of the batch: it must not be committed again.
+        batch, self._batch = self._batch, _Batch(anyio.current_time())
+        former = await self._store.snapshots(list(batch.moved)) if batch.moved else {}
+        for user_id, inventory in batch.moved.items():
+            batch.news.setdefault(user_id, []).extend(differences(decode(former[user_id]), inventory))
+        now = datetime.now(UTC)
+        changes = [
+            StoredChanges(0, self._run.number, user_id, now, compress(encode(news)))
+            for user_id, news in batch.news.items()
+        ]
+        self._run = _counted(self._run, batch)
+        await self._store.commit(self._run, list(batch.users.values()), batch.snapshots, changes)
+        for user_id in batch.users:
+            del self._pending[user_id]
+        logger.debug("refresh %s: committed %d users", self._run.name, len(batch.users))
+        if self._on_commit is not None:
+            self._on_commit(self.report())
+
+
+def _counted(run: Run, batch: _Batch) -> Run:
+    known = sum(user.known for user in batch.users.values())
+    return evolve(
+        run,
+        known=run.known + known,
+        unknown=run.unknown + len(batch.users) - known,
+        changed=run.changed + len(batch.news),
+        repriced=run.repriced + len(batch.repriced),
+        changes=run.changes + sum(map(len, batch.news.values())),
+    )
+
+
+def _can_be_kept(user_id: object) -> bool:
+    # PostgreSQL has no place for the character 0 in a text.
+    return isinstance(user_id, str) and "\0" not in user_id and not has_surrogate(user_id)

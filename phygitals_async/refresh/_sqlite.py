@@ -1,0 +1,185 @@
+"""A store in one SQLite file, for one machine."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from attrs import astuple
+
+from phygitals_async.refresh._sqlite_thread import SqliteThread
+from phygitals_async.refresh._store import Run, StoredChanges, StoredUser
+
+# Step by step from one version of the schema to the next: a step that was released is never changed.
+STEPS: Final = (
+    """
+    CREATE TABLE runs (
+        number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, started_at TEXT NOT NULL, finished_at TEXT,
+        known INTEGER NOT NULL, unknown INTEGER NOT NULL, changed INTEGER NOT NULL, repriced INTEGER NOT NULL,
+        changes INTEGER NOT NULL, failed INTEGER NOT NULL
+    );
+    CREATE TABLE users (
+        user_id TEXT PRIMARY KEY, run INTEGER NOT NULL, known INTEGER NOT NULL, cards BLOB NOT NULL,
+        prices BLOB NOT NULL, checksum BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE snapshots (user_id TEXT PRIMARY KEY, body BLOB NOT NULL);
+    CREATE TABLE changes (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, user_id TEXT NOT NULL, at TEXT NOT NULL,
+        body BLOB NOT NULL
+    )
+    """,
+)
+
+_UPSERT_RUN: Final = """
+    INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (number) DO UPDATE SET finished_at = excluded.finished_at, known = excluded.known,
+        unknown = excluded.unknown, changed = excluded.changed, repriced = excluded.repriced,
+        changes = excluded.changes, failed = excluded.failed
+"""
+_UPSERT_USER: Final = """
+    INSERT INTO users VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (user_id) DO UPDATE SET run = excluded.run, known = excluded.known, cards = excluded.cards,
+        prices = excluded.prices, checksum = excluded.checksum
+"""
+_UPSERT_SNAPSHOT: Final = """
+    INSERT INTO snapshots VALUES (?, ?) ON CONFLICT (user_id) DO UPDATE SET body = excluded.body
+"""
+# SQLite takes no more than 999 parameters on some machines.
+_MOST_PARAMETERS: Final = 500
+
+
+class SqliteStore:
+    """Keeps everything in one file, for the runs of one machine; see `Store`.
+
+    A thread of its own does all the reading and writing. Beside the file there are two of SQLite's own while it is
+    open, and one named `.lock` that a run holds. Other processes may read while a run writes. What was committed
+    survives the end of the process, however sudden; a power cut may take the last commits back, and then the run does
+    them again.
+
+    Args:
+        path: Of the file, which is made where there is none. Its folder must be there.
+
+    Raises:
+        StoreError: It cannot be opened; said when it is first used.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path).absolute()
+        self._thread = SqliteThread(self._path, STEPS)
+
+    def __repr__(self) -> str:
+        return f"<SqliteStore {self._path}>"
+
+    async def __aenter__(self) -> Self:
+        await self._thread.do(_nothing)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def acquire(self) -> None:
+        """See `Store`."""
+        await self._thread.acquire()
+
+    async def release(self) -> None:
+        """See `Store`."""
+        await self._thread.release()
+
+    async def runs(self, limit: int | None = None) -> Sequence[Run]:
+        """See `Store`."""
+        query = "SELECT * FROM runs ORDER BY number DESC LIMIT ?"
+        rows = await self._read(query, -1 if limit is None else limit)
+        return [
+            Run(number, name, datetime.fromisoformat(started), ended and datetime.fromisoformat(ended), *counts)
+            for number, name, started, ended, *counts in rows
+        ]
+
+    async def users(self, user_ids: Sequence[str]) -> Mapping[str, StoredUser]:
+        """See `Store`."""
+        rows = await self._read_of("SELECT * FROM users WHERE user_id IN ({})", user_ids)
+        return {row[0]: _user(row) for row in rows}
+
+    async def snapshots(self, user_ids: Sequence[str]) -> Mapping[str, bytes]:
+        """See `Store`."""
+        return dict(await self._read_of("SELECT * FROM snapshots WHERE user_id IN ({})", user_ids))
+
+    async def commit(
+        self,
+        run: Run,
+        users: Sequence[StoredUser] = (),
+        snapshots: Mapping[str, bytes] | None = None,
+        changes: Sequence[StoredChanges] = (),
+    ) -> None:
+        """See `Store`."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            ended = run.finished_at and run.finished_at.isoformat()
+            connection.execute(
+                _UPSERT_RUN, (run.number, run.name, run.started_at.isoformat(), ended, *astuple(run)[4:])
+            )
+            connection.executemany(
+                _UPSERT_USER, [(u.user_id, u.run, u.known, u.cards, u.prices, u.checksum) for u in users]
+            )
+            connection.executemany(_UPSERT_SNAPSHOT, (snapshots or {}).items())
+            connection.executemany(
+                "INSERT INTO changes (run, user_id, at, body) VALUES (?, ?, ?, ?)",
+                [(c.run, c.user_id, c.at.isoformat(), c.body) for c in changes],
+            )
+
+        await self._thread.write(write)
+
+    async def user_page(self, after: str, limit: int) -> Sequence[str]:
+        """See `Store`."""
+        query = "SELECT user_id FROM users WHERE user_id > ? ORDER BY user_id LIMIT ?"
+        return [user_id for (user_id,) in await self._read(query, after, limit)]
+
+    async def snapshot_page(self, after: str, limit: int) -> Sequence[tuple[StoredUser, bytes]]:
+        """See `Store`."""
+        query = """
+            SELECT users.*, body FROM snapshots JOIN users USING (user_id) WHERE user_id > ? ORDER BY user_id LIMIT ?
+        """
+        return [(_user(row), row[-1]) for row in await self._read(query, after, limit)]
+
+    async def change_page(self, after: int, limit: int, *, since: int = 0) -> Sequence[StoredChanges]:
+        """See `Store`."""
+        query = "SELECT * FROM changes WHERE number > ? AND run > ? ORDER BY number LIMIT ?"
+        rows = await self._read(query, after, since, limit)
+        return [
+            StoredChanges(number, run, user_id, datetime.fromisoformat(at), body)
+            for number, run, user_id, at, body in rows
+        ]
+
+    async def aclose(self) -> None:
+        """See `Store`."""
+        await self._thread.aclose()
+
+    async def _read(self, query: str, *parameters: object) -> list[Any]:
+        return await self._thread.do(lambda connection: connection.execute(query, parameters).fetchall())
+
+    async def _read_of(self, query: str, user_ids: Sequence[str]) -> list[Any]:
+        """Return what a query has of some users."""
+
+        def read(connection: sqlite3.Connection) -> list[Any]:
+            rows = []
+            for start in range(0, len(user_ids), _MOST_PARAMETERS):
+                part = user_ids[start : start + _MOST_PARAMETERS]
+                rows += connection.execute(query.format(",".join("?" * len(part))), part).fetchall()
+            return rows
+
+        return await self._thread.do(read)
+
+
+def _user(row: tuple[Any, ...]) -> StoredUser:
+    user_id, run, known, cards, prices, checksum = row[:6]
+    return StoredUser(user_id, run, bool(known), cards, prices, checksum)
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    """Have the file opened."""

@@ -1,0 +1,190 @@
+"""A connection to an SQLite file in a thread of its own, which does one piece of work after another."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from phygitals_async.errors import (
+    StoreBusy,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreTooNew,
+    StoreUnavailable,
+)
+
+T = TypeVar("T")
+
+# "phyg": tells a store from any other database.
+_APPLICATION: Final = 0x70687967
+# How long a writer waits for that of another process, in seconds.
+_PATIENCE: Final = 10.0
+_CLASSES: Final[dict[int, type[StoreError]]] = {
+    sqlite3.SQLITE_BUSY: StoreBusy,
+    sqlite3.SQLITE_LOCKED: StoreBusy,
+    sqlite3.SQLITE_FULL: StoreFull,
+    sqlite3.SQLITE_CORRUPT: StoreCorrupt,
+    sqlite3.SQLITE_NOTADB: StoreCorrupt,
+}
+
+
+class SqliteThread:
+    """Opens the file when it is first needed, and brings it to the newest schema.
+
+    Args:
+        path: Of the file.
+        steps: The statements that lead from each version of the schema to the next, from an empty file on.
+    """
+
+    def __init__(self, path: Path, steps: Sequence[str]) -> None:
+        self._path = path
+        self._steps = steps
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="phygitals-store")
+        self._connection: sqlite3.Connection | None = None
+        self._lock: sqlite3.Connection | None = None
+        self._is_closed = False
+
+    async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run some work in the thread, after what was given before. Once begun, it is not cancelled."""
+        if self._is_closed:
+            msg = f"the store {self._path} was closed"
+            raise StoreUnavailable(msg)
+        return await self._await(lambda: work(self._open()))
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run some work as one transaction."""
+        return await self.do(lambda connection: _transact(connection, work))
+
+    async def acquire(self) -> None:
+        """Lock the store for a run. The lock is the operating system's: it ends with the process.
+
+        Raises:
+            StoreBusy: It is locked.
+        """
+        await self.do(self._acquire)
+
+    async def release(self) -> None:
+        """Unlock it."""
+        if not self._is_closed:
+            await self._await(self._release)
+
+    async def aclose(self) -> None:
+        """Close the file, and end the thread."""
+        if not self._is_closed:
+            self._is_closed = True
+            try:
+                await self._await(self._close)
+            finally:
+                self._executor.shutdown(wait=False)
+
+    async def _await(self, work: Callable[[], T]) -> T:
+        def translated() -> T:
+            with self._translating():
+                return work()
+
+        future = self._executor.submit(translated)
+        # A limiter of its own: the program's may be used up by threads that wait for this one.
+        return await anyio.to_thread.run_sync(future.result, limiter=anyio.CapacityLimiter(1))
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = self._connect(self._path, _PATIENCE)
+            try:
+                self._prepare(connection)
+            except BaseException:  # Whatever it was: the next try opens it anew. Passed on.
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _connect(self, path: Path, patience: float) -> sqlite3.Connection:
+        return sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        ((application,),) = connection.execute("PRAGMA application_id")
+        is_empty = not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+        if application != _APPLICATION and not is_empty:
+            msg = f"{self._path} is a database of another program"
+            raise StoreCorrupt(msg)
+        self._check_version(connection)
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        # In a WAL this costs no committed transaction but at a power cut, and then only the last ones.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        if self._check_version(connection) < len(self._steps):
+            _transact(connection, self._migrate)
+
+    def _check_version(self, connection: sqlite3.Connection) -> int:
+        version: int
+        ((version,),) = connection.execute("PRAGMA user_version")
+        if version > len(self._steps):
+            msg = (
+                f"{self._path} has version {version} of the schema, and this library knows {len(self._steps)}: "
+                "update phygitals-async"
+            )
+            raise StoreTooNew(msg)
+        return version
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        # Asked again inside the transaction: another process may have done it.
+        for step in self._steps[self._check_version(connection) :]:
+            for statement in step.split(";"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {len(self._steps)}")
+
+    def _acquire(self, _: sqlite3.Connection) -> None:
+        if self._lock is None:
+            lock = self._connect(self._path.with_name(self._path.name + ".lock"), 0.0)
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                lock.close()
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                    raise
+            else:
+                self._lock = lock
+                return
+        msg = f"another run is under way on {self._path}"
+        raise StoreBusy(msg)
+
+    def _release(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.close()
+
+    def _close(self) -> None:
+        self._release()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            # The primary code is the last byte of the extended one.
+            cls = _CLASSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, StoreUnavailable)
+            msg = f"the store {self._path}: {error}"
+            raise cls(msg) from error
+
+
+def _transact(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        done = work(connection)
+        connection.execute("COMMIT")
+    except BaseException:  # Whatever it was: all of it, or nothing. Passed on.
+        # SQLite itself has rolled back after some errors.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return done

@@ -1,0 +1,146 @@
+"""What a refresh keeps, and the protocol of what keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from attrs import frozen
+
+from phygitals_async.models.fields import Instant
+
+
+@frozen
+class Run:
+    """One refresh of all users, however often it was interrupted.
+
+    Attributes:
+        number: Counts the runs of a store, from 1.
+        name: What it is called: given, or made of the time it started.
+        started_at: When, UTC.
+        finished_at: When every user had been looked up, UTC; None until then: the run can be gone on with.
+        known: Users whose inventory was answered.
+        unknown: Users whom the API does not know.
+        changed: Users of whom there is something to tell.
+        repriced: Those of them who own the same cards at other sellback values.
+        changes: What there is to tell of them, such as one card bought.
+        failed: Users whose lookup failed when the run finished; the next run asks again.
+    """
+
+    number: int
+    name: str
+    started_at: Instant
+    finished_at: Instant | None = None
+    known: int = 0
+    unknown: int = 0
+    changed: int = 0
+    repriced: int = 0
+    changes: int = 0
+    failed: int = 0
+
+    @property
+    def done(self) -> int:
+        """Users who were looked up, known or not."""
+        return self.known + self.unknown
+
+
+@frozen
+class StoredUser:
+    """What a store knows of a user, beside the snapshot.
+
+    Attributes:
+        user_id: Who.
+        run: The number of the run that looked the user up last.
+        known: Whether the API knew the user then.
+        cards: Digest of which cards were owned; empty where there is no snapshot.
+        prices: Digest of which cards were owned at which sellback values; empty where there is no snapshot.
+        checksum: Of the whole snapshot; empty where there is none.
+    """
+
+    user_id: str
+    run: int
+    known: bool
+    cards: bytes = b""
+    prices: bytes = b""
+    checksum: bytes = b""
+
+
+@frozen
+class StoredChanges:
+    """What a run found changed about a user.
+
+    Attributes:
+        number: Counts these in a store, ascending; 0 before it is stored.
+        run: The number of the run.
+        user_id: Who.
+        at: When it was noticed, UTC.
+        body: The changes, encoded.
+    """
+
+    number: int
+    run: int
+    user_id: str
+    at: Instant
+    body: bytes
+
+
+class Store(Protocol):
+    """What keeps the users' last snapshots, what changed, and how far each run has come.
+
+    `phygitals_async.refresh.conformance` has the tests that every store passes. A store may be used by any number of
+    tasks of one event loop, and holds snapshots and changes as bytes that are its caller's business. Any method may
+    raise a `StoreError`; none leaves half of its work behind.
+    """
+
+    async def acquire(self) -> None:
+        """Reserve the store for one run, until `release` or the end of the process, however sudden.
+
+        Raises:
+            StoreBusy: Another run has it, in this process or another.
+        """
+        ...
+
+    async def release(self) -> None:
+        """Give the store back. Does nothing where it is not held."""
+        ...
+
+    async def runs(self, limit: int | None = None) -> Sequence[Run]:
+        """Return the last runs, all by default, the newest first."""
+        ...
+
+    async def users(self, user_ids: Sequence[str]) -> Mapping[str, StoredUser]:
+        """Return what is known of each of some users; one never seen is left out."""
+        ...
+
+    async def snapshots(self, user_ids: Sequence[str]) -> Mapping[str, bytes]:
+        """Return the last snapshot of each of some users; one without is left out."""
+        ...
+
+    async def commit(
+        self,
+        run: Run,
+        users: Sequence[StoredUser] = (),
+        snapshots: Mapping[str, bytes] | None = None,
+        changes: Sequence[StoredChanges] = (),
+    ) -> None:
+        """Write all of this, or nothing: the run as it stands now, users, new snapshots, and what changed.
+
+        A user given without a snapshot keeps the former one. The changes are numbered in the order given.
+        """
+        ...
+
+    async def user_page(self, after: str, limit: int) -> Sequence[str]:
+        """Return the first ids of users after an id, in some fixed order. The empty text is before all of them."""
+        ...
+
+    async def snapshot_page(self, after: str, limit: int) -> Sequence[tuple[StoredUser, bytes]]:
+        """Return the first users with a snapshot after an id, in the order of `user_page`, each with it."""
+        ...
+
+    async def change_page(self, after: int, limit: int, *, since: int = 0) -> Sequence[StoredChanges]:
+        """Return the first changes after a number, in their order: those of runs after the run numbered `since`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the store; again, it does nothing."""
+        ...

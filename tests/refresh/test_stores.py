@@ -1,0 +1,25 @@
+"""Every store passes the tests that stores of others are held to."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phygitals_async.refresh import MemoryStore, SqliteStore, Store, conformance
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_conformance(kind: str, check: Any, tmp_path: Path) -> None:
+    """On asyncio and on trio."""
+    memory = MemoryStore()
+
+    def open_store() -> AbstractAsyncContextManager[Store]:
+        return memory if kind == "memory" else SqliteStore(tmp_path / "store.db")
+
+    await check(open_store)

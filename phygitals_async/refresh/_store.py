@@ -54,7 +54,7 @@ class StoredUser:
         known: Whether the API knew the user then.
         cards: Digest of which cards were owned; empty where there is no snapshot.
         prices: Digest of which cards were owned at which sellback values; empty where there is no snapshot.
-        checksum: Of the whole snapshot; empty where there is none.
+        checksum: Of the answer that the snapshot was made of; empty where there is none.
     """
 
     user_id: str

@@ -9,6 +9,7 @@ import typing
 if typing.TYPE_CHECKING:
     from phygitals_async.refresh._changes import Change, ChangeKind, read_changes
     from phygitals_async.refresh._memory import MemoryStore
+    from phygitals_async.refresh._open import open_store
     from phygitals_async.refresh._run import RefreshReport, refresh
     from phygitals_async.refresh._snapshots import read_inventories
     from phygitals_async.refresh._sqlite import SqliteStore
@@ -24,6 +25,7 @@ __all__ = [
     "Store",
     "StoredChanges",
     "StoredUser",
+    "open_store",
     "read_changes",
     "read_inventories",
     "refresh",
@@ -40,6 +42,7 @@ _MODULES: typing.Final = {
     "Store": "_store",
     "StoredChanges": "_store",
     "StoredUser": "_store",
+    "open_store": "_open",
     "read_changes": "_changes",
     "read_inventories": "_snapshots",
     "refresh": "_run",

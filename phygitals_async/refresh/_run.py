@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
@@ -10,8 +11,10 @@ from typing import Final
 import anyio
 from attrs import evolve, field, frozen
 
+from phygitals_async._api_key import ApiKey
 from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE, FanOut
 from phygitals_async._bulk.outcomes import Failed, Found, Outcome
+from phygitals_async._calls.answers import Taken, taking
 from phygitals_async._checks import has_surrogate
 from phygitals_async.client import PhygitalsClient
 from phygitals_async.errors import (
@@ -27,9 +30,10 @@ from phygitals_async.errors import (
 from phygitals_async.models import Inventory
 from phygitals_async.observer import logger
 from phygitals_async.refresh._changes import ChangeKind, Difference, differences
-from phygitals_async.refresh._snapshots import checksum, compress, decode, digests, encode, is_unchanged
+from phygitals_async.refresh._snapshots import checksum, compress, decode, digests, encode
 from phygitals_async.refresh._sources import UserIds, check_ids, groups
 from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
+from phygitals_async.transport import Response
 
 # A commit holds so many users at most, and none that waited so many seconds when another outcome comes.
 _COMMIT_USERS: Final = 500
@@ -145,6 +149,20 @@ class _Batch:
     repriced: set[str] = field(factory=set)
 
 
+class _Bodies(Taken):
+    """Keeps the body of the last answer: comparing it with the former is cheaper than comparing what is made of it."""
+
+    _body = b""
+
+    def note(self, response: Response, attempts: int, key: ApiKey) -> None:
+        self._body = response.body
+
+    def take(self, user_id: str) -> bytes | None:
+        """Return the body, if there is one and it is this user's: a client may be wrapped in what answers from afar."""
+        body, self._body = self._body, b""
+        return body if encode(user_id) in body else None
+
+
 class _Job:
     """One call of `refresh`."""
 
@@ -152,9 +170,10 @@ class _Job:
         self._store = store
         self._run = run
         self._on_commit = on_commit
-        self._batch = _Batch(anyio.current_time())
+        self._batch = _Batch(time.monotonic())
         # What the store knows of those who are read and not committed; None for one it does not know.
         self._pending: dict[str, StoredUser | None] = {}
+        self._bodies = _Bodies()
         self._asked = 0
         self._skipped = 0
         self._failed = 0
@@ -187,6 +206,7 @@ class _Job:
 
     async def work(self, outcomes: FanOut[str, Inventory]) -> None:
         """Take every outcome, and commit."""
+        token = taking.set(self._bodies)
         try:
             async with outcomes:
                 async for outcome in outcomes:
@@ -197,6 +217,8 @@ class _Job:
             with anyio.CancelScope(shield=True), suppress(StoreError):
                 await self._commit()
             raise
+        finally:
+            taking.reset(token)
         now = datetime.now(UTC) if self._stopped_by is None else None
         self._run = evolve(self._run, finished_at=now, failed=self._failed)
         await self._commit()
@@ -204,12 +226,12 @@ class _Job:
     def _is_due(self) -> bool:
         batch = self._batch
         return len(batch.users) >= _COMMIT_USERS or (
-            bool(batch.users) and anyio.current_time() - batch.began >= _COMMIT_SECONDS
+            bool(batch.users) and time.monotonic() - batch.began >= _COMMIT_SECONDS
         )
 
     def _take(self, outcome: Outcome[str, Inventory]) -> None:
         if not self._batch.users:
-            self._batch = _Batch(anyio.current_time())
+            self._batch = _Batch(time.monotonic())
         match outcome:
             case Found(user_id, inventory) if not inventory.unreadable:
                 self._asked += 1
@@ -237,15 +259,16 @@ class _Job:
             self._failures.append(Failed(user_id, error))
 
     def _take_inventory(self, user_id: str, inventory: Inventory) -> None:
-        batch, before = self._batch, self._pending[user_id]
-        data = encode(inventory)
-        check = checksum(data)
-        if before is not None and is_unchanged(before, check):
-            batch.users[user_id] = evolve(before, run=self._run.number)
+        batch, before, number = self._batch, self._pending[user_id], self._run.number
+        body = self._bodies.take(user_id)
+        data = encode(inventory) if body is None else b""
+        check = checksum(body or data)
+        if before is not None and before.known and before.checksum == check:
+            batch.users[user_id] = StoredUser(user_id, number, True, before.cards, before.prices, check)
             return
         cards, prices = digests(inventory)
-        batch.users[user_id] = StoredUser(user_id, self._run.number, True, cards, prices, check)
-        batch.snapshots[user_id] = compress(data)
+        batch.users[user_id] = StoredUser(user_id, number, True, cards, prices, check)
+        batch.snapshots[user_id] = compress(data or encode(inventory))
         if before is None or not before.known:
             batch.news[user_id] = [Difference(ChangeKind.NEW_USER)]
         if before is not None and before.checksum and before.prices != prices:
@@ -265,7 +288,7 @@ class _Job:
     async def _commit(self) -> None:
         """Commit the batch, with the counts that it brings the run to."""
         # Where this is cut short, nobody knows what became of the batch: it must not be committed again.
-        batch, self._batch = self._batch, _Batch(anyio.current_time())
+        batch, self._batch = self._batch, _Batch(time.monotonic())
         former = await self._store.snapshots(list(batch.moved)) if batch.moved else {}
         for user_id, inventory in batch.moved.items():
             batch.news.setdefault(user_id, []).extend(differences(decode(former[user_id]), inventory))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from attrs import frozen
 
@@ -54,7 +55,7 @@ class StoredUser:
         known: Whether the API knew the user then.
         cards: Digest of which cards were owned; empty where there is no snapshot.
         prices: Digest of which cards were owned at which sellback values; empty where there is no snapshot.
-        checksum: Of the whole snapshot; empty where there is none.
+        checksum: Of the answer that the snapshot was made of; empty where there is none.
     """
 
     user_id: str
@@ -87,10 +88,17 @@ class StoredChanges:
 class Store(Protocol):
     """What keeps the users' last snapshots, what changed, and how far each run has come.
 
-    `phygitals_async.refresh.conformance` has the tests that every store passes. A store may be used by any number of
+    `phygitals_async.refresh.conformance` has the tests that every store passes. It is used as `async with`, or closed
+    with `aclose`. A store may be used by any number of
     tasks of one event loop, and holds snapshots and changes as bytes that are its caller's business. Any method may
     raise a `StoreError`; none leaves half of its work behind.
     """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
 
     async def acquire(self) -> None:
         """Reserve the store for one run, until `release` or the end of the process, however sudden.

@@ -11,7 +11,7 @@ Each check is given what opens the store: an empty one at first, and the same on
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
 
@@ -20,7 +20,7 @@ from attrs import evolve
 from phygitals_async.errors import StoreBusy
 from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
 
-Open: TypeAlias = Callable[[], AbstractAsyncContextManager[Store]]
+Open: TypeAlias = Callable[[], Store]
 
 _NOW: Final = datetime(2026, 4, 18, 19, 5, 14, 123456, tzinfo=UTC)
 _RUN: Final = Run(1, "first", _NOW)

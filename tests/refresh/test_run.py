@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
+from attrs import evolve
 
 from phygitals_async import (
+    AuthenticationError,
+    DecodeError,
+    InvalidArgumentError,
+    Inventory,
+    NotAttempted,
     PhygitalsClient,
     Request,
     Response,
     Sandbox,
+    ServerError,
+    StoreBusy,
+    StoreFull,
+    fan_out,
 )
-from phygitals_async.refresh import (
-    MemoryStore,
-    read_changes,
-    read_inventories,
-    refresh,
-)
+from phygitals_async.refresh import ChangeKind, MemoryStore, Run, read_changes, read_inventories, refresh
 from phygitals_transports import MemoryTransport
 from support import ONCE, last_segment
 from virtual import virtual_backend
 
 anyio_backend = virtual_backend
 pytestmark = pytest.mark.anyio
+
+
+def inventory_with(mint_address: str | None, price: str = "8.5") -> Response:
+    """Return the answer of a user "a" with one card."""
+    address = "null" if mint_address is None else f'"{mint_address}"'
+    body = f"""{{"user_id": "a", "items": [{{"id": "v1|1|0", "claw_id": "c", "claw_slug": null,
+        "buyback_price": {price}, "mint_address": {address}, "purchased_at": "2026-04-18T19:05:14.000Z",
+        "buyback_expires_at": null, "content": {{"metadata": {{"name": "Pikachu", "image": null}}}}}}]}}"""
+    return Response(200, {"content-type": "application/json"}, body.encode())
 
 
 class World:
@@ -45,6 +63,11 @@ class World:
     def give(self, user_id: str, name: str, price: str = "8.50") -> Any:
         """Give a user a card."""
         return self.sandbox.add_item(user_id, name=name, buyback_price=Decimal(price))
+
+    async def reprice(self, user_id: str, price: str) -> None:
+        """Let the market move for a user's card."""
+        await self.api.sell_back(self.items[user_id].id)
+        self.sandbox.put_item(user_id, evolve(self.items[user_id], buyback_price=Decimal(price)))
 
     @property
     def asked(self) -> list[str]:
@@ -83,3 +106,462 @@ async def test_the_first_run_keeps_every_inventory_and_tells_of_new_users() -> N
     assert (again.run.changed, again.run.changes) == (0, 0)
     assert again.run.number == 2
     assert len(await world.changes()) == 3
+
+
+async def test_what_changed_is_told_with_before_and_after() -> None:
+    """Bought, gone and repriced cards, and nothing of those who stayed as they were."""
+    world = World("a", "b", "c", "d")
+    await refresh(world.api, ["a", "b", "c", "d"], world.store, run="first")
+    world.give("a", "Mewtwo")
+    await world.api.sell_back(world.items["b"].id)
+    await world.reprice("c", "9.25")
+    report = await refresh(world.api, ["a", "b", "c", "d"], world.store)
+    assert (report.run.changed, report.run.changes, report.run.repriced) == (3, 3, 1)
+    told = [change async for change in read_changes(world.store, since="first")]
+    assert sorted(await world.changes(since="first")) == [
+        ("a", "bought", None, "Mewtwo"),
+        ("b", "gone", "Pikachu", None),
+        ("c", "repriced", "Pikachu", "Pikachu"),
+    ]
+    (repriced,) = (change for change in told if change.kind == ChangeKind.REPRICED)
+    assert repriced.before == world.items["c"]
+    assert repriced.after is not None
+    assert (repriced.before and repriced.before.buyback_price, repriced.after.buyback_price) == (
+        Decimal("8.50"),
+        Decimal("9.25"),
+    )
+    assert repriced.run == report.run.name
+    assert repriced.at.utcoffset() is not None
+    # Whoever follows goes on after the last number.
+    assert [change async for change in read_changes(world.store, after=told[-1].number)] == []
+    assert {i.user_id: i async for i in read_inventories(world.store)} == {
+        user_id: await world.api.get_inventory(user_id) for user_id in "abcd"
+    }
+
+
+async def test_details_reach_the_snapshot_and_are_no_change() -> None:
+    """Such as an item that is minted: nothing was bought, sold or repriced, and an export must not be stale."""
+    body = inventory_with(mint_address=None)
+    minted = inventory_with(mint_address="BSG6DyEihFFtfvxtL9mKYsvTwiZXB1rq5gARMTJC2xAM")
+    reordered = inventory_with(mint_address=None, price="8.500")
+    world = World()
+    world.faults["a"] = body
+    await refresh(world.api, ["a"], world.store, run="first")
+    for answer in (minted, reordered):
+        world.faults["a"] = answer
+        report = await refresh(world.api, ["a"], world.store)
+        assert (report.run.known, report.run.changed) == (1, 0)
+        (kept,) = [inventory async for inventory in read_inventories(world.store)]
+        assert kept == await world.api.get_inventory("a")
+    assert len(await world.changes()) == 1
+
+
+async def test_users_come_and_go() -> None:
+    """Unknown once told is not told again; one who is known again is told of, with what changed meanwhile."""
+    world = World("a")
+    await refresh(world.api, ["a"], world.store)
+    world.faults["a"] = Response(404, {}, b'{"error": "User not found"}')
+    for _ in range(2):
+        report = await refresh(world.api, ["a"], world.store)
+        assert (report.run.known, report.run.unknown) == (0, 1)
+    # The last that was known of them is kept.
+    assert [inventory.user_id async for inventory in read_inventories(world.store)] == ["a"]
+    world.faults.clear()
+    await refresh(world.api, ["a"], world.store)
+    world.faults["a"] = Response(404, {}, b'{"error": "User not found"}')
+    await refresh(world.api, ["a"], world.store)
+    world.faults.clear()
+    world.give("a", "Mewtwo")
+    await refresh(world.api, ["a"], world.store)
+    assert [(kind, after) for _, kind, _, after in await world.changes()] == [
+        ("new user", None),
+        ("unknown user", None),
+        ("new user", None),
+        ("unknown user", None),
+        ("new user", None),
+        ("bought", "Mewtwo"),
+    ]
+
+
+# Going on
+
+
+async def test_a_run_that_was_cut_short_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody whose answer was committed is asked again."""
+    monkeypatch.setattr("phygitals_async.refresh._run._COMMIT_USERS", 2)
+    ids = [f"user_{number}" for number in range(10)]
+    world = World(*ids)
+    reports = []
+
+    def stop(report: Any) -> None:
+        reports.append(report)
+        if report.run.done >= 4:
+            raise KeyError("a bug of the caller's")
+
+    with pytest.raises(KeyError):
+        await refresh(world.api, ids, world.store, limit=1, on_commit=stop)
+    assert reports[0].run.done == 2
+    (run,) = await world.store.runs()
+    assert run.finished_at is None
+    before, asked = run.done, world.asked
+    report = await refresh(world.api, ids, world.store)
+    assert (report.run.number, report.run.done, report.skipped) == (1, 10, before)
+    assert report.run.finished_at is not None
+    assert len(world.asked) == 10 - before
+    assert len(asked) >= before
+    assert len(await world.changes()) == 10
+
+
+async def test_a_named_run_asks_nobody_twice() -> None:
+    """Also after it has finished: only who is new, or failed."""
+    world = World("a", "b", "c")
+    world.faults["b"] = Response(500, {}, b"")
+    first = await refresh(world.api, ["a", "b"], world.store, run="today", patience=0)
+    assert (first.run.done, first.run.failed, first.resumable) == (1, 1, False)
+    assert [(failure.key, type(failure.error)) for failure in first.failures] == [("b", ServerError)]
+    world.faults.clear()
+    assert set(world.asked) == {"a", "b"}
+    again = await refresh(world.api, ["a", "b", "c"], world.store, run="today")
+    assert world.asked == ["b", "c"]
+    assert (again.run.number, again.run.done, again.run.failed, again.skipped) == (1, 3, 0, 1)
+    third = await refresh(world.api, ["a", "b", "c"], world.store, run="today")
+    assert (third.asked, third.skipped, world.asked) == (0, 3, [])
+
+
+async def test_a_run_that_others_followed_cannot_be_gone_on_with() -> None:
+    """What it looked up is not told apart any more."""
+    world = World("a")
+    await refresh(world.api, ["a"], world.store, run="first")
+    await refresh(world.api, ["a"], world.store)
+    with pytest.raises(InvalidArgumentError, match="the run 'first' was followed by another"):
+        await refresh(world.api, ["a"], world.store, run="first")
+    with pytest.raises(InvalidArgumentError, match="no run named 'nonsense'"):
+        await world.changes(since="nonsense")
+
+
+async def test_an_unfinished_run_may_be_left_behind() -> None:
+    """With `resume=False`, or under another name."""
+    world = World("a")
+    await world.store.commit(Run(1, "left", (await _now(world))))
+    assert (await refresh(world.api, [], world.store, resume=False)).run.number == 2
+    await world.store.commit(Run(3, "left again", (await _now(world))))
+    assert (await refresh(world.api, [], world.store, run="other")).run.number == 4
+
+
+async def _now(world: World) -> Any:
+    report = await refresh(world.api, [], MemoryStore())
+    return report.run.started_at
+
+
+async def test_a_repeated_id_is_asked_about_once() -> None:
+    """However far apart the two are."""
+    world = World("a", "b")
+    report = await refresh(world.api, ["a", "a", *["b"] * 1000, "a"], world.store)
+    assert world.asked == ["a", "b"]
+    assert (report.asked, report.skipped) == (2, 1001)
+
+
+# What ends a run, and what does not
+
+
+async def test_a_refused_key_ends_the_run_and_it_can_be_gone_on_with() -> None:
+    """The source is read no further, what was answered is kept."""
+    ids = [f"user_{number}" for number in range(1000)]
+    world = World(*ids[:20])
+    world.faults["user_7"] = Response(401, {}, b'{"error": "Invalid API key"}')
+    read = []
+
+    def source() -> Iterator[str]:
+        for user_id in ids:
+            read.append(user_id)
+            yield user_id
+
+    report = await refresh(world.api, source(), world.store, limit=4)
+    assert isinstance(report.stopped_by, AuthenticationError)
+    assert report.resumable
+    assert report.failed == 0
+    assert 0 < report.run.done < 20
+    assert len(read) <= 256
+    world.faults.clear()
+    done = report.run.done
+    world.transport.sent.clear()
+    report = await refresh(world.api, ids, world.store)
+    assert not report.resumable
+    assert report.run.done == 1000
+    assert len(world.asked) == 1000 - done
+    assert len(await world.changes()) == 1000
+
+
+async def test_an_outage_beyond_patience_ends_the_run() -> None:
+    """The users who were not reached are left for the next call."""
+    ids = [f"user_{number}" for number in range(100)]
+    world = World(*ids)
+    for user_id in ids:
+        world.faults[user_id] = Response(503, {}, b"")
+    report = await refresh(world.api, ids, world.store, limit=8, patience=10)
+    assert isinstance(report.stopped_by, NotAttempted)
+    assert report.resumable
+    world.faults.clear()
+    report = await refresh(world.api, ids, world.store)
+    assert (report.resumable, report.run.done) == (False, 100)
+
+
+async def test_a_closed_client_ends_the_run() -> None:
+    """It is not that the users failed."""
+    world = World("a")
+    await world.api.aclose()
+    report = await refresh(world.api, ["a"], world.store)
+    assert report.resumable
+    assert report.failed == 0
+
+
+async def test_items_that_cannot_be_read_fail_the_user() -> None:
+    """What is missing would pass for sold; the former snapshot stays."""
+    world = World("a", on_unreadable="keep")
+    await refresh(world.api, ["a"], world.store)
+    world.faults["a"] = Response(200, {}, b'{"user_id": "a", "items": [{}]}')
+    report = await refresh(world.api, ["a"], world.store)
+    assert (report.failed, report.asked, report.run.changes) == (1, 1, 0)
+    assert isinstance(report.failures[0].error, DecodeError)
+    (kept,) = [inventory async for inventory in read_inventories(world.store)]
+    assert kept.items == (world.items["a"],)
+
+
+async def test_an_id_that_nothing_can_keep_fails_alone() -> None:
+    """It is not asked about."""
+    world = World("a")
+    odd: list[Any] = ["a\0b", "\ud800", 5, "", "a"]
+    report = await refresh(world.api, odd, world.store)
+    assert (report.run.known, report.failed, report.resumable) == (1, 4, False)
+    assert world.asked == ["a"]
+    assert [failure.key for failure in report.failures] == ["a\0b", "\ud800", 5, ""]
+    assert all(isinstance(failure.error, InvalidArgumentError) for failure in report.failures)
+
+
+async def test_no_more_than_a_hundred_failures_are_told() -> None:
+    """Memory stays flat also where everything fails."""
+    world = World()
+    report = await refresh(world.api, [f"{number}\0" for number in range(300)], world.store)
+    assert (report.failed, len(report.failures)) == (300, 100)
+
+
+async def test_a_source_that_fails_is_told_after_what_it_gave_is_kept() -> None:
+    """The run can be gone on with."""
+    world = World("a", "b")
+
+    async def source() -> AsyncIterator[str]:
+        yield "a"
+        yield "b"
+        msg = "the database of users is gone"
+        raise OSError(msg)
+
+    with pytest.raises(OSError, match="database of users"):
+        await refresh(world.api, source(), world.store)
+    (run,) = await world.store.runs()
+    # Read as a group, both are lost with the reading of it.
+    assert run.finished_at is None
+    assert (await refresh(world.api, ["a", "b"], world.store)).run.number == 1
+
+
+async def test_cancelling_keeps_what_was_answered() -> None:
+    """And gives the store back."""
+    world = World("a", "b")
+    gate = anyio.Event()
+
+    async def source() -> AsyncIterator[str]:
+        yield "a"
+        yield "b"
+
+    class Waiting(MemoryTransport):
+        async def send(self, request: Request) -> Response:
+            if last_segment(request) == "b":
+                gate.set()
+                await anyio.sleep_forever()
+            return await super().send(request)
+
+    api = PhygitalsClient(Waiting(world.sandbox), api_key="sandbox-test")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(refresh, api, source(), world.store)
+        await gate.wait()
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+    (run,) = await world.store.runs()
+    assert (run.known, run.finished_at) == (1, None)
+    report = await refresh(world.api, ["a", "b"], world.store)
+    assert (report.asked, report.skipped) == (1, 1)
+    await api.aclose()
+
+
+class Full(MemoryStore):
+    """A store on a disk that fills up."""
+
+    room = 1
+
+    async def commit(self, *arguments: Any, **more: Any) -> None:
+        """Commit while there is room."""
+        self.room -= 1
+        if self.room < 0:
+            msg = "the disk is full"
+            raise StoreFull(msg)
+        await super().commit(*arguments, **more)
+
+
+async def test_a_store_that_fails_ends_the_run_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not committed is asked again."""
+    monkeypatch.setattr("phygitals_async.refresh._run._COMMIT_USERS", 2)
+    ids = [f"user_{number}" for number in range(10)]
+    world = World(*ids)
+    world.store = store = Full()
+    with pytest.raises(StoreFull):
+        await refresh(world.api, ids, store)
+    store.room = 100
+    report = await refresh(world.api, ids, store)
+    assert (report.run.number, report.run.done, report.skipped) == (1, 10, 2)
+    assert len(await world.changes()) == 10
+
+
+async def test_a_commit_that_is_cut_short_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows whether the store has it: what changed would be told twice."""
+    monkeypatch.setattr("phygitals_async.refresh._run._COMMIT_USERS", 2)
+    world = World("a", "b", "c")
+
+    class Slow(MemoryStore):
+        async def commit(self, *arguments: Any, **more: Any) -> None:
+            await super().commit(*arguments, **more)
+            entered.set()
+            await anyio.sleep_forever()
+
+    entered, slow = anyio.Event(), Slow()
+    world.store = slow
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(refresh, world.api, ["a", "b"], slow)
+        await entered.wait()
+        monkeypatch.setattr(Slow, "commit", MemoryStore.commit)
+        tasks.cancel_scope.cancel()
+    report = await refresh(world.api, ["a", "b", "c"], slow)
+    assert report.skipped == 2
+    assert len(await world.changes()) == 3
+
+
+async def test_two_runs_on_one_store() -> None:
+    """The second is refused, and asks nobody."""
+    world = World("a")
+    await world.store.acquire()
+    with pytest.raises(StoreBusy):
+        await refresh(world.api, ["a"], world.store)
+    assert world.asked == []
+    await world.store.release()
+    assert (await refresh(world.api, ["a"], world.store)).run.known == 1
+
+
+async def test_a_run_over_time_commits_without_waiting_for_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where lookups are slow, a kill costs no more than a second's answers."""
+    monkeypatch.setattr("phygitals_async.refresh._run._COMMIT_SECONDS", 0.0)
+    world = World("a", "b", "c")
+    seen = []
+    await refresh(world.api, ["a", "b", "c"], world.store, on_commit=lambda report: seen.append(report.run.done))
+    assert seen == [1, 2, 3, 3]
+
+
+# Where ids come from
+
+
+async def test_ids_from_a_file(tmp_path: Path) -> None:
+    """One on each line, whatever the line ends with."""
+    path = tmp_path / "ids.txt"
+    path.write_bytes("\ufeffa\r\nb\n\n c d \nж".encode())
+    world = World("a", "b", " c d ", "ж")
+    report = await refresh(world.api, path, world.store)
+    assert (report.run.known, report.failed) == (4, 0)
+
+
+async def test_a_file_that_cannot_be_read_is_told_before_anything_is_done(tmp_path: Path) -> None:
+    """And so is what is no source of ids."""
+    world = World()
+    with pytest.raises(InvalidArgumentError, match="the file of user ids cannot be read: No such file"):
+        await refresh(world.api, tmp_path / "none", world.store)
+    wrong: Any = "a single id"
+    with pytest.raises(InvalidArgumentError, match="not a single str"):
+        await refresh(world.api, wrong, world.store)
+
+
+async def test_ids_that_the_store_knows() -> None:
+    """Those who were unknown too: they may have bought meanwhile."""
+    ids = [f"user_{number}" for number in range(600)]
+    world = World(*ids)
+    await refresh(world.api, [*ids, "nobody"], world.store)
+    _ = world.asked
+    report = await refresh(world.api, None, world.store)
+    assert world.asked == sorted([*ids, "nobody"])
+    assert (report.run.known, report.run.unknown, report.run.changed) == (600, 1, 0)
+
+
+async def test_ids_from_an_async_source_are_read_in_groups_and_it_is_closed() -> None:
+    """Also where the run ends before it does."""
+    world = World()
+    closed = []
+
+    async def source() -> AsyncIterator[str]:
+        try:
+            for number in range(10_000):
+                yield f"user_{number}"
+        finally:
+            closed.append(True)
+
+    report = await refresh(world.api, source(), world.store)
+    assert (report.run.unknown, closed) == (10_000, [True])
+    world.faults["user_3"] = Response(401, {}, b"")
+    report = await refresh(world.api, source(), world.store)
+    assert report.resumable
+    assert closed == [True, True]
+
+
+async def test_a_class_of_an_async_iterator_has_nothing_to_be_closed() -> None:
+    """It is read like any other."""
+
+    class Source:
+        def __init__(self) -> None:
+            self._ids = iter(["a", "b"])
+
+        def __aiter__(self) -> AsyncIterator[str]:
+            return self
+
+        async def __anext__(self) -> str:
+            for user_id in self._ids:
+                return user_id
+            raise StopAsyncIteration
+
+    world = World("a", "b")
+    assert (await refresh(world.api, Source(), world.store)).run.known == 2
+
+
+async def test_a_client_wrapped_in_what_answers_otherwise() -> None:
+    """Where no answer of the API's belongs to an outcome, the inventory itself is compared."""
+    world = World("a", "b")
+
+    class Cached(PhygitalsClient):
+        def stream_inventories(self, user_ids: Any, **options: Any) -> Any:
+            return fan_out(self.remembered, user_ids)
+
+        async def remembered(self, user_id: str) -> Inventory:
+            return await world.api.get_inventory(user_id)
+
+    api = Cached(world.transport, api_key="sandbox-test")
+    for changed in (2, 0):
+        report = await refresh(api, ["a", "b"], world.store)
+        assert (report.run.known, report.run.changed) == (2, changed)
+    world.give("b", "Mewtwo")
+    await refresh(api, ["a", "b"], world.store)
+    assert (await world.changes())[-1] == ("b", "bought", None, "Mewtwo")
+
+
+async def test_changes_of_a_run_that_began_while_they_were_read() -> None:
+    """Whoever follows a store meets runs that were not there at first."""
+    world = World("a")
+    await refresh(world.api, ["a"], world.store, run="first")
+    changes = read_changes(world.store)
+    assert (await anext(changes)).run == "first"
+    world.give("a", "Mewtwo")
+    await refresh(world.api, ["a"], world.store, run="second")
+    assert [change.run async for change in changes] == ["second"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ async def test_conformance(kind: str, check: Any, tmp_path: Path) -> None:
     """On asyncio and on trio."""
     memory = MemoryStore()
 
-    def open_store() -> AbstractAsyncContextManager[Store]:
+    def open_store() -> Store:
         return memory if kind == "memory" else SqliteStore(tmp_path / "store.db")
 
     await check(open_store)

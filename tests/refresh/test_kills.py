@@ -1,0 +1,17 @@
+"""`kill -9` at any moment: the run goes on, loses nothing, and tells nothing twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import refresh_kills
+
+
+def test_a_killed_run_goes_on_loses_nothing_and_tells_nothing_twice(tmp_path: Path) -> None:
+    """Six times, over two days, against what the market really was."""
+    users = 600
+    killed = refresh_kills.refresh_and_kill(str(tmp_path / "store.db"), users, 6, seed=1, commit=25)
+    assert (killed.lost, killed.twice) == ([], [])
+    assert killed.kills >= 4
+    # Asked again was only what had not been committed: for each kill, a batch and what was in flight.
+    assert 2 * users <= killed.asked <= 2 * users + killed.kills * (25 + 3 * 64)

@@ -17,6 +17,8 @@ from phygitals_async.version import VERSION
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "packs": ("_browse", "List the packs on offer."),
     "inventory": ("_browse", "Show what users own."),
+    "refresh": ("_refresh", "Look users up, and keep what they own and what changed."),
+    "changes": ("_refresh", "Tell what the runs found changed."),
     "order": ("_browse", "Show where a shipping order stands."),
     "purchase": ("_browse", "Wait for a purchase, and show what was pulled."),
     "buy": ("_buy", "Buy pulls of a pack for a user. Moves money."),

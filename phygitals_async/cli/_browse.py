@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
-from pathlib import Path
 
 import click
 
@@ -21,6 +19,7 @@ from phygitals_async import (
 from phygitals_async.cli._client import Connection, connects
 from phygitals_async.cli._endings import Ending, Exit, plain, say
 from phygitals_async.cli._errors import status_of
+from phygitals_async.cli._ids import ids_option, read_ids
 from phygitals_async.cli._output import json_option, moment, print_json, print_table, usd
 from phygitals_async.cli._progress import Meter
 from phygitals_async.sync import PhygitalsClient
@@ -50,12 +49,7 @@ def _can_be_bought(purchasable: bool) -> str:
 
 @click.command()
 @click.argument("user_ids", metavar="USER...", nargs=-1)
-@click.option(
-    "--ids",
-    "file",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
-    help="A file with a user id in each line; - for stdin.",
-)
+@ids_option
 @click.option("--limit", type=click.IntRange(min=1), default=64, show_default=True, help="The most lookups in flight.")
 @click.option("--rate", type=float, help="The most requests per second; else the pace is learnt.")
 @json_option
@@ -80,7 +74,7 @@ def inventory(
         with connection.open(rate=rate) as api:
             _show_items(api.get_inventory(user_ids[0]))
         return Exit.DONE
-    total, keys = (len(user_ids), iter(user_ids)) if file is None else _read_ids(file)
+    total, keys = (len(user_ids), iter(user_ids)) if file is None else read_ids(file)
     return _show_many(connection, total, keys, limit=limit, rate=rate, as_json=as_json)
 
 
@@ -132,29 +126,6 @@ def _show_items(owned: Inventory) -> None:
     ]
     print_table(("id", "card", "USD", "offer ends, UTC", "pack"), rows, right=("USD",))
     say(f"{owned.user_id} owns {len(rows)} items, which sell back for USD {usd(owned.total_buyback)}")
-
-
-def _read_ids(file: str) -> tuple[int | None, Iterator[str]]:
-    """Return how many ids a file has, which is unknown of a stream, and the ids, read as they are needed."""
-    if file == "-":
-        return None, _ids(sys.stdin.buffer)
-    with Path(file).open("rb") as lines:
-        total = sum(1 for _ in _ids(lines))
-
-    def read() -> Iterator[str]:
-        with Path(file).open("rb") as lines:
-            yield from _ids(lines)
-
-    return total, read()
-
-
-def _ids(lines: Iterable[bytes]) -> Iterator[str]:
-    try:
-        # Editors on Windows begin a file with a mark.
-        yield from filter(None, (line.decode("utf-8-sig").rstrip("\r\n") for line in lines))
-    except UnicodeDecodeError:
-        msg = "the user ids are not UTF-8 text."
-        raise click.UsageError(msg) from None
 
 
 @click.command()

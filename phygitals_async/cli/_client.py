@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import click
 from attrs import frozen
 
+from phygitals_async import PhygitalsClient as AsyncClient
 from phygitals_async import Request, Response, Transport
 from phygitals_async.cli._endings import go_on_with
 from phygitals_async.config import Settings, resolve_settings
@@ -67,6 +68,13 @@ class Connection:
         """Give a client while the block runs, which sends at most `rate` requests per second."""
         with self.told(), PhygitalsClient(transport(), **self.arguments(), rate=rate) as api:
             yield api
+
+    @asynccontextmanager
+    async def open_async(self, *, rate: float | None) -> AsyncIterator[AsyncClient]:
+        """Give an async client while the block runs, which sends at most `rate` requests per second."""
+        with self.told():
+            async with AsyncClient(transport(), **self.arguments(), rate=rate) as api:
+                yield api
 
     @contextmanager
     def told(self) -> Iterator[None]:

@@ -7,11 +7,15 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 import click
 
 from phygitals_async import PhygitalsConverter, build_converter
 from phygitals_async.cli._endings import plain
+
+# The most rows of one table of a stream.
+_TABLE: Final = 500
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one document a line.")
 
@@ -55,6 +59,39 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, rig
     for row in texts:
         table.add_row(*map(Text, row))
     Console().print(table)
+
+
+class Lines:
+    """Prints a stream of rows: as tables of some hundred rows on a terminal, elsewhere each at once.
+
+    Args:
+        columns: Their names.
+        right: Those that are flush right.
+    """
+
+    def __init__(self, columns: Sequence[str], *, right: Collection[str] = ()) -> None:
+        self._columns = columns
+        self._right = right
+        self._rows: list[Sequence[object]] = []
+        self._has_head = False
+
+    def add(self, row: Sequence[object]) -> None:
+        """Print a row, now or with others."""
+        self._rows.append(row)
+        if not on_terminal() or len(self._rows) == _TABLE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Print what waits."""
+        if not self._rows:
+            return
+        if on_terminal() or not self._has_head:
+            print_table(self._columns, self._rows, right=self._right)
+        else:
+            for row in self._rows:
+                click.echo("\t".join(map(plain, row)))
+        self._has_head = True
+        self._rows.clear()
 
 
 @functools.cache

@@ -31,7 +31,7 @@ class Meter:
         self._total = total
         self._clock = clock
         self._began = self._shown_at = clock()
-        self._counts = (0, 0, False)
+        self._counts = (0, 0, 0, False)
         self._bar = _bar(total) if sys.stderr.isatty() else None
         self._every = _EVERY if self._bar is None else _EVERY_ON_TERMINAL
 
@@ -45,19 +45,20 @@ class Meter:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        done, failed, _ = self._counts
+        done, failed, skipped, _ = self._counts
         seconds = self._clock() - self._began
-        say(f"{_of(done, self._total)} in {_time(seconds)}{_failed(failed)}, {_rate(done, seconds)}")
+        say(f"{_of(done, self._total)} in {_time(seconds)}{_failed(failed)}, {_rate(done - skipped, seconds)}")
 
-    def show(self, done: int, failed: int, *, waiting: bool = False) -> None:
+    def show(self, done: int, failed: int, *, skipped: int = 0, waiting: bool = False) -> None:
         """Take note of the counts, and show them where it is time.
 
         Args:
-            done: How many have ended, the failed ones included.
+            done: How many have ended, those that failed and those that were skipped included.
             failed: How many of them failed.
+            skipped: How many of them took no time, since they were done before.
             waiting: Whether the run waits for the end of an outage or of a pause.
         """
-        self._counts = (done, failed, waiting)
+        self._counts = (done, failed, skipped, waiting)
         now = self._clock()
         if now - self._shown_at < self._every:
             return
@@ -69,10 +70,10 @@ class Meter:
             self._bar.update(self._bar.task_ids[0], completed=done, description=text)
 
     def _text(self, seconds: float) -> str:
-        done, failed, waiting = self._counts
-        text = f"{_of(done, self._total)}{_failed(failed)}, {_rate(done, seconds)}"
-        if self._total is not None and done:
-            text += f", {_time(max(0, self._total - done) * seconds / done)} left"
+        done, failed, skipped, waiting = self._counts
+        text = f"{_of(done, self._total)}{_failed(failed)}, {_rate(done - skipped, seconds)}"
+        if self._total is not None and done > skipped:
+            text += f", {_time(max(0, self._total - done) * seconds / (done - skipped))} left"
         return text + (", waiting for the API" if waiting else "")
 
 

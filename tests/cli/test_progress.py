@@ -61,6 +61,21 @@ def test_nobody_knows_how_many(capsys: pytest.CaptureFixture[str]) -> None:
     assert told(capsys) == ["0 of 7 in 0 s, 0 per second"]
 
 
+def test_what_was_done_before_is_not_counted_as_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that is gone on with skips thousands in no time, and needs as long for the rest as ever."""
+    clock = Clock()
+    with Meter(1_000, clock=clock) as meter:
+        clock.now += 10
+        meter.show(900, 0, skipped=900)
+        clock.now += 10
+        meter.show(920, 0, skipped=900)
+    assert told(capsys) == [
+        "900 of 1,000, 0 per second",
+        "920 of 1,000, 1 per second, 1 min left",
+        "920 of 1,000 in 20 s, 1 per second",
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min"), (3599, "1 h 0 min"), (50400, "14 h 0 min")]
 )

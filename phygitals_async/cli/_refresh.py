@@ -1,0 +1,189 @@
+"""The job around a bulk refresh: look users up, keep what they own, tell what changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+import click
+from attrs import asdict, frozen
+
+from phygitals_async import AuthenticationError, StoreError
+from phygitals_async.cli._client import Connection, connects
+from phygitals_async.cli._endings import Ending, Exit, go_on_with, say
+from phygitals_async.cli._ids import ids_option, read_ids
+from phygitals_async.cli._output import Lines, json_option, moment, print_json, print_table, usd
+from phygitals_async.cli._progress import Meter
+from phygitals_async.cli._stores import existing_store, new_store, store_option
+from phygitals_async.refresh import Change, RefreshReport, Store, read_changes
+from phygitals_async.refresh import refresh as refresh_users
+
+# Seconds between two looks at a store that is followed.
+_LOOK: Final = 1.0
+
+
+@frozen
+class _Wish:
+    """What to refresh, and how.
+
+    Attributes:
+        file: Where the ids are; None for the users the store knows.
+        run: The name of the run, or None.
+        resume: Whether to go on with a run that has not finished.
+        limit: The most lookups in flight.
+        rate: The most requests per second, or None.
+        patience: Seconds that an outage may last.
+    """
+
+    file: str | None
+    run: str | None
+    resume: bool
+    limit: int
+    rate: float | None
+    patience: float
+
+
+@click.command()
+@ids_option
+@store_option
+@click.option("--run", help="A name for the run; one that is there already is gone on with.")
+@click.option(
+    "--resume/--new", default=True, show_default=True, help="Go on with a run that has not finished, or begin another."
+)
+@click.option("--limit", type=click.IntRange(min=1), default=64, show_default=True, help="The most lookups in flight.")
+@click.option("--rate", type=float, help="The most requests per second; else the pace is learnt.")
+@click.option(
+    "--patience", type=float, default=300.0, show_default=True, metavar="SECONDS", help="How long an outage may last."
+)
+@json_option
+@connects
+def refresh(connection: Connection, place: str, as_json: bool, **wish: Any) -> int:
+    """Look users up, and keep what they own and what changed.
+
+    Without --ids it asks for the users that the store knows. However a run ends, the same command goes on with it:
+    nobody is asked twice, and nothing is told twice.
+    """
+    again = go_on_with(*(argument for argument in click.get_current_context().obj if argument != "--new"))
+    told: list[RefreshReport] = []
+    try:
+        report = asyncio.run(_refresh(connection, new_store(place), _Wish(**wish), told))
+    except KeyboardInterrupt:
+        msg = f"interrupted, and what was answered is kept; go on with: {again}"
+        raise Ending(msg, Exit.INTERRUPTED) from None
+    except StoreError as error:
+        if not told:
+            raise
+        msg = f"{error}; what was committed is kept, go on with: {again}"
+        raise Ending(msg, Exit.INTERRUPTED) from None
+    _show(report, as_json=as_json)
+    if report.stopped_by is not None:
+        is_key = isinstance(report.stopped_by, AuthenticationError)
+        msg = f"{report.stopped_by}; go on with: {again}"
+        raise Ending(msg, Exit.KEY_REFUSED if is_key else Exit.INTERRUPTED)
+    for failure in report.failures[:1]:
+        say(f"{failure.key}: {failure.error}")
+    return Exit.FAILED if report.failed else Exit.DONE
+
+
+async def _refresh(connection: Connection, store: Store, wish: _Wish, told: list[RefreshReport]) -> RefreshReport:
+    total, keys = await _whom(store, wish.file)
+
+    def note(report: RefreshReport) -> None:
+        told[:] = [report]
+        meter.show(report.asked + report.skipped, report.failed, skipped=report.skipped)
+
+    try:
+        with Meter(total) as meter:
+            async with connection.open_async(rate=wish.rate) as api:
+                return await refresh_users(
+                    api,
+                    keys,
+                    store,
+                    run=wish.run,
+                    resume=wish.resume,
+                    limit=wish.limit,
+                    patience=wish.patience,
+                    on_commit=note,
+                )
+    finally:
+        await store.aclose()
+
+
+async def _whom(store: Store, file: str | None) -> tuple[int | None, Iterable[str] | None]:
+    if file is not None:
+        return read_ids(file)
+    if not await store.user_page("", 1):
+        await store.aclose()
+        msg = "the store knows no users yet: name a file with their ids by --ids."
+        raise click.UsageError(msg)
+    return None, None
+
+
+def _show(report: RefreshReport, *, as_json: bool) -> None:
+    if as_json:
+        # By hand: a model leaves out what is its default.
+        facts = {name: value for name, value in asdict(report.run, recurse=False).items() if name != "failed"}
+        stopped = report.stopped_by
+        counts = {"asked": report.asked, "skipped": report.skipped, "failed": report.failed}
+        print_json({**facts, **counts, "resumable": report.resumable, "stopped_by": stopped})
+        return
+    run = report.run
+    rows: list[tuple[str, object]] = [
+        ("users known", f"{run.known:,}"),
+        ("users unknown", f"{run.unknown:,}"),
+        ("users with changes", f"{run.changed:,}"),
+        ("changes", f"{run.changes:,}"),
+        ("asked just now", f"{report.asked:,}"),
+        ("asked before", f"{report.skipped:,}"),
+        ("failed", f"{report.failed:,}"),
+    ]
+    print_table(("run", run.name), rows, right=(run.name,))
+
+
+@click.command()
+@store_option
+@click.option("--since", metavar="RUN", help="Only what later runs found.")
+@click.option("--after", type=click.IntRange(min=0), default=0, metavar="NUMBER", help="Only what comes after it.")
+@click.option("--follow", is_flag=True, help="Go on when there is more, until Ctrl-C.")
+@json_option
+def changes(place: str, since: str | None, after: int, follow: bool, as_json: bool) -> None:
+    """Tell what the runs found changed.
+
+    With --json each change is a line, with the card before and after; its number is what --after takes.
+    """
+    last = [after]
+    try:
+        asyncio.run(_tell(place, since, last, follow=follow, as_json=as_json))
+    except KeyboardInterrupt:
+        options = ["--since", since] if since is not None else []
+        flags = [flag for flag, is_on in (("--follow", follow), ("--json", as_json)) if is_on]
+        again = go_on_with("changes", "--store", place, *options, "--after", str(last[0]), *flags)
+        msg = f"interrupted; go on with: {again}"
+        raise Ending(msg, Exit.INTERRUPTED) from None
+
+
+async def _tell(place: str, since: str | None, last: list[int], *, follow: bool, as_json: bool) -> None:
+    store = existing_store(place)
+    lines = Lines(("at, UTC", "run", "user", "what", "card", "USD"), right=("USD",))
+    try:
+        while True:
+            async for change in read_changes(store, since=since, after=last[0]):
+                if as_json:
+                    print_json(change)
+                else:
+                    lines.add(_row(change))
+                last[0] = change.number
+            lines.flush()
+            if not follow:
+                return
+            await asyncio.sleep(_LOOK)
+    finally:
+        await store.aclose()
+
+
+def _row(change: Change) -> tuple[object, ...]:
+    card = change.after or change.before
+    prices = dict.fromkeys(usd(one.buyback_price) for one in (change.before, change.after) if one is not None)
+    name = "" if card is None else card.name
+    return (moment(change.at), change.run, change.user_id, change.kind, name, " > ".join(prices))

@@ -1,0 +1,232 @@
+"""`refresh` and `changes`, against a store in a file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli_support import Server, lines, press_ctrl_c
+from phygitals_async import Request, Response, StoreFull
+from phygitals_async.cli._endings import Exit
+from phygitals_async.refresh import SqliteStore
+
+
+@pytest.fixture
+def ids(server: Server, tmp_path: Path) -> str:
+    """Give two users a card each, and name them, and a third, in a file."""
+    server.item("ann")
+    server.item("bob", name="Pikachu", price="1")
+    (tmp_path / "ids.txt").write_text("ann\nbob\nnobody\n")
+    return str(tmp_path / "ids.txt")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """Return where the store is going to be."""
+    return str(tmp_path / "users.db")
+
+
+def told(server: Server, store: str, *more: str) -> list[Any]:
+    """Return the changes."""
+    result = server.run("changes", "--store", store, "--json", *more)
+    assert result.exit_code == Exit.DONE
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_a_first_run(server: Server, ids: str, store: str) -> None:
+    """It tells what it found, and how fast."""
+    result = server.run("refresh", "--ids", ids, "--store", store, "--run", "first", "--rate", "1000")
+    assert result.exit_code == Exit.DONE
+    head, *facts = lines(result.stdout)
+    assert head == ["run", "first"]
+    assert dict(facts) == {
+        "users known": "2",
+        "users unknown": "1",
+        "users with changes": "3",
+        "changes": "3",
+        "asked just now": "3",
+        "asked before": "0",
+        "failed": "0",
+    }
+    assert "phygitals: 3 of 3 in " in result.stderr
+    assert sorted((one["user_id"], one["kind"]) for one in told(server, store)) == [
+        ("ann", "new user"),
+        ("bob", "new user"),
+        ("nobody", "unknown user"),
+    ]
+
+
+def test_what_changed(server: Server, ids: str, store: str) -> None:
+    """A card that came, one that went, and prices, each with before and after."""
+    server.run("refresh", "--ids", ids, "--store", store, "--run", "first")
+    server.sandbox.options.price_factor = Decimal(2)
+    server.item("bob", name="Charizard", price="3")
+    result = server.run("refresh", "--store", store, "--json")
+    assert result.exit_code == Exit.DONE
+    document = json.loads(result.stdout)
+    assert (document["number"], document["asked"], document["repriced"]) == (2, 3, 1)
+    assert document["stopped_by"] is None
+    found = {(one["user_id"], one["kind"]): one for one in told(server, store, "--since", "first")}
+    assert set(found) == {("ann", "repriced"), ("bob", "repriced"), ("bob", "bought")}
+    assert found["ann", "repriced"]["before"]["buyback_price"] == 8.5
+    assert found["ann", "repriced"]["after"]["buyback_price"] == 17
+    shown = server.run("changes", "--store", store, "--since", "first")
+    rows = {(row[2], row[3]): row[4:] for row in lines(shown.stdout)[1:]}
+    assert rows["ann", "repriced"] == ["Juan Soto RC Auto /25", "8.50 > 17.00"]
+    assert rows["bob", "bought"] == ["Charizard", "6.00"]
+    assert lines(shown.stdout)[0] == ["at, UTC", "run", "user", "what", "card", "USD"]
+
+
+@pytest.mark.usefixtures("terminal")
+def test_changes_on_a_terminal(server: Server, ids: str, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are drawn, some hundred in a table."""
+    monkeypatch.setattr("phygitals_async.cli._output._TABLE", 2)
+    server.run("refresh", "--ids", ids, "--store", store)
+    shown = server.run("changes", "--store", store).stdout
+    assert shown.count("at, UTC") == 2
+    assert "new user" in shown
+    assert "\t" not in shown
+
+
+def test_nothing_changed(server: Server, ids: str, store: str) -> None:
+    """Then there is nothing to print."""
+    server.run("refresh", "--ids", ids, "--store", store, "--run", "first")
+    assert told(server, store, "--since", "first") == []
+    assert server.run("changes", "--store", store, "--since", "first").stdout == ""
+
+
+def test_interrupting_and_going_on(server: Server, ids: str, store: str) -> None:
+    """Status 4; the command it names goes on, asks nobody twice, and tells nothing twice."""
+
+    async def interrupt(_: Request) -> None:
+        press_ctrl_c()
+        await asyncio.sleep(60)
+
+    server.replaced["/bob"] = interrupt
+    command = ["refresh", "--ids", ids, "--store", store, "--limit", "1"]
+    result = server.run(*command, "--new")
+    assert result.exit_code == Exit.INTERRUPTED
+    assert result.stderr.splitlines()[-1] == (
+        f"phygitals: interrupted, and what was answered is kept; go on with: {shlex.join(['phygitals', *command])}"
+    )
+    server.replaced.clear()
+    server.seen.clear()
+    again = server.run(*command, "--json")
+    assert again.exit_code == Exit.DONE
+    assert json.loads(again.stdout)["skipped"] == 1
+    assert server.seen == ["GET /inventory/bob", "GET /inventory/nobody"]
+    assert len(told(server, store)) == 3
+
+
+def test_a_lookup_that_fails(server: Server, ids: str, store: str) -> None:
+    """Status 1; the next run asks again."""
+    server.replaced["/bob"] = lambda _: Response(200, {}, b"<html>")
+    result = server.run("refresh", "--ids", ids, "--store", store)
+    assert result.exit_code == Exit.FAILED
+    assert result.stderr.splitlines()[-1].startswith("phygitals: bob: get_inventory: not the documented Inventory")
+    assert dict(lines(result.stdout))["failed"] == "1"
+
+
+def test_a_key_that_is_refused(server: Server, ids: str, store: str) -> None:
+    """Status 3, resumable."""
+    result = server.run("refresh", "--ids", ids, "--store", store, PHYGITALS_API_KEY="another")
+    assert result.exit_code == Exit.KEY_REFUSED
+    line = result.stderr.splitlines()[-1]
+    assert "401" in line
+    assert "; go on with: phygitals refresh" in line
+    assert server.run("refresh", "--ids", ids, "--store", store).exit_code == Exit.DONE
+
+
+def test_an_outage_that_outlasts_the_patience(server: Server, store: str, tmp_path: Path) -> None:
+    """Status 4: later it can be gone on with."""
+    users = [f"user-{number}" for number in range(40)]
+    (tmp_path / "ids.txt").write_text("\n".join(users))
+    server.replaced.update(dict.fromkeys(users, lambda _: Response(503, {}, b"")))
+    command = ("refresh", "--ids", str(tmp_path / "ids.txt"), "--store", store, "--patience", "0.01", "--limit", "4")
+    result = server.run(*command, "--json")
+    assert result.exit_code == Exit.INTERRUPTED
+    document = json.loads(result.stdout)
+    assert document["resumable"] is True
+    assert document["stopped_by"]["class"] == "NotAttempted"
+    assert result.stderr.splitlines()[-1].endswith(f"; go on with: {shlex.join(['phygitals', *command, '--json'])}")
+
+
+def test_a_store_that_nobody_made(server: Server, store: str) -> None:
+    """Reading does not make one, and a refresh of nobody is a mistake."""
+    result = server.run("changes", "--store", store)
+    assert result.exit_code == Exit.USAGE
+    assert f"there is no store at {store}" in result.stderr
+    assert not Path(store).exists()
+    empty = server.run("refresh", "--store", store)
+    assert empty.exit_code == Exit.USAGE
+    assert "the store knows no users yet: name a file with their ids by --ids." in empty.stderr
+
+
+def test_a_store_that_cannot_be_opened(server: Server, ids: str, tmp_path: Path) -> None:
+    """Before anything is asked, in one line."""
+    result = server.run("refresh", "--ids", ids, "--store", str(tmp_path / "nowhere" / "users.db"))
+    assert result.exit_code == Exit.FAILED
+    assert server.seen == []
+    (tmp_path / "text.db").write_text("this is no database at all, but a text of some length\n" * 50)
+    corrupt = server.run("changes", "--store", str(tmp_path / "text.db"))
+    assert corrupt.exit_code == Exit.FAILED
+    assert len(corrupt.stderr.splitlines()) == 1
+
+
+def test_a_disk_that_fills_up(server: Server, ids: str, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was committed is kept, and the command goes on with the rest."""
+    monkeypatch.setattr("phygitals_async.refresh._run._COMMIT_USERS", 1)
+    commit, commits = SqliteStore.commit, []
+
+    async def full(self: SqliteStore, *args: Any, **kwargs: Any) -> None:
+        commits.append(args)
+        if len(commits) > 1:
+            msg = "the disk is full"
+            raise StoreFull(msg)
+        await commit(self, *args, **kwargs)
+
+    monkeypatch.setattr(SqliteStore, "commit", full)
+    result = server.run("refresh", "--ids", ids, "--store", store, "--limit", "1")
+    assert result.exit_code == Exit.INTERRUPTED
+    assert "the disk is full; what was committed is kept, go on with: phygitals refresh" in result.stderr
+    monkeypatch.setattr(SqliteStore, "commit", commit)
+    again = server.run("refresh", "--ids", ids, "--store", store, "--json")
+    assert json.loads(again.stdout)["skipped"] == 1
+
+
+def test_following(server: Server, ids: str, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a later run finds comes when it does; Ctrl-C names the number to go on after."""
+    server.run("refresh", "--ids", ids, "--store", store, "--run", "first")
+    looks = []
+
+    async def pause(_: float) -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("phygitals_async.cli._refresh.asyncio.sleep", pause)
+    result = server.run("changes", "--store", store, "--since", "first", "--follow", "--json")
+    assert result.exit_code == Exit.INTERRUPTED
+    assert result.stderr.splitlines()[-1].endswith(
+        shlex.join(["changes", "--store", store, "--since", "first", "--after", "0", "--follow", "--json"])
+    )
+    looks.clear()
+    every = server.run("changes", "--store", store, "--follow")
+    assert len(lines(every.stdout)) == 4
+    assert every.stderr.splitlines()[-1].endswith("--after 3 --follow")
+    assert told(server, store, "--after", "3") == []
+    assert len(told(server, store, "--after", "2")) == 1
+
+
+def test_an_unknown_run(server: Server, ids: str, store: str) -> None:
+    """It is a mistake of whoever typed it."""
+    server.run("refresh", "--ids", ids, "--store", store)
+    result = server.run("changes", "--store", store, "--since", "no-such-run")
+    assert result.exit_code == Exit.USAGE
+    assert "the store has no run named 'no-such-run'" in result.stderr

@@ -164,8 +164,9 @@ async def test_users_come_and_go() -> None:
     for _ in range(2):
         report = await refresh(world.api, ["a"], world.store)
         assert (report.run.known, report.run.unknown) == (0, 1)
-    # The last that was known of them is kept.
-    assert [inventory.user_id async for inventory in read_inventories(world.store)] == ["a"]
+    # The last that was known of them is kept, and they own nothing.
+    assert list(await world.store.snapshots(["a"])) == ["a"]
+    assert [inventory async for inventory in read_inventories(world.store)] == []
     world.faults.clear()
     await refresh(world.api, ["a"], world.store)
     world.faults["a"] = Response(404, {}, b'{"error": "User not found"}')

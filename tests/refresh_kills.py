@@ -58,7 +58,8 @@ def refresh_and_kill(store: str, users: int, kills: int, *, seed: int, commit: i
     with market.serving():
         for day in (0, 1):
             for _ in range(kills // 2):
-                done += _killed_once(market, store, day, users, commit, chance)
+                requests = chance.randrange(1, 4 * users // (kills + 8))
+                done += _killed_once(market, store, day, users, commit, requests, chance.random() * 0.01)
             with _child(market.url(day), store, users, commit, f"day {day}") as child:
                 assert child.wait() == 0
             missing, repeated = asyncio.run(_check(store, users, day))
@@ -68,18 +69,19 @@ def refresh_and_kill(store: str, users: int, kills: int, *, seed: int, commit: i
 
 
 def _killed_once(
-    market: refresh_market.Market, store: str, day: int, users: int, commit: int, chance: random.Random
+    market: refresh_market.Market, store: str, day: int, users: int, commit: int, requests: int, delay: float
 ) -> bool:
-    """Let a process run until it has made so many requests; return whether that was before its end."""
-    delay = chance.random() * 0.01
+    """Kill a process when it has made so many requests, and return whether that was before its end."""
     with _child(market.url(day), store, users, commit, f"day {day}") as child:
 
         def kill() -> None:
             time.sleep(delay)
             os.kill(child.pid, signal.SIGKILL)
 
-        market.after(chance.randrange(1, max(2, users // 3)), kill)
-        return child.wait() == -signal.SIGKILL
+        market.after(requests, kill)
+        ended = child.wait()
+        market.forget()
+        return ended == -signal.SIGKILL
 
 
 def _child(url: str, store: str, users: int, commit: int, run: str) -> subprocess.Popen[bytes]:

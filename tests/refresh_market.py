@@ -97,6 +97,10 @@ class Market:
         """Call a function, in the server's thread, when so many more requests have come."""
         self._at[self.asked + requests] = callback
 
+    def forget(self) -> None:
+        """Call nothing any more."""
+        self._at.clear()
+
     def url(self, day: int) -> str:
         """Return the base URL of a day."""
         return f"http://127.0.0.1:{self._port}/{day}"

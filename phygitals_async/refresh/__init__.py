@@ -8,6 +8,7 @@ import typing
 
 if typing.TYPE_CHECKING:
     from phygitals_async.refresh._changes import Change, ChangeKind, read_changes
+    from phygitals_async.refresh._export import ExportFormat, export
     from phygitals_async.refresh._memory import MemoryStore
     from phygitals_async.refresh._open import open_store
     from phygitals_async.refresh._run import RefreshReport, refresh
@@ -18,6 +19,7 @@ if typing.TYPE_CHECKING:
 __all__ = [
     "Change",
     "ChangeKind",
+    "ExportFormat",
     "MemoryStore",
     "RefreshReport",
     "Run",
@@ -25,6 +27,7 @@ __all__ = [
     "Store",
     "StoredChanges",
     "StoredUser",
+    "export",
     "open_store",
     "read_changes",
     "read_inventories",
@@ -35,6 +38,7 @@ __all__ = [
 _MODULES: typing.Final = {
     "Change": "_changes",
     "ChangeKind": "_changes",
+    "ExportFormat": "_export",
     "MemoryStore": "_memory",
     "RefreshReport": "_run",
     "Run": "_store",
@@ -42,6 +46,7 @@ _MODULES: typing.Final = {
     "Store": "_store",
     "StoredChanges": "_store",
     "StoredUser": "_store",
+    "export": "_export",
     "open_store": "_open",
     "read_changes": "_changes",
     "read_inventories": "_snapshots",

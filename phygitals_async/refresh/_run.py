@@ -174,6 +174,8 @@ class _Job:
         # What the store knows of those who are read and not committed; None for one it does not know.
         self._pending: dict[str, StoredUser | None] = {}
         self._bodies = _Bodies()
+        # Whether it is known what the store holds: where a commit fails or is cut short, it may or may not have it.
+        self._is_certain = True
         self._asked = 0
         self._skipped = 0
         self._failed = 0
@@ -214,8 +216,9 @@ class _Job:
                     if self._is_due():
                         await self._commit()
         except BaseException:  # Cancellation too: what was answered is worth keeping; passed on.
-            with anyio.CancelScope(shield=True), suppress(StoreError):
-                await self._commit()
+            if self._batch.users and self._is_certain:
+                with anyio.CancelScope(shield=True), suppress(StoreError):
+                    await self._commit()
             raise
         finally:
             taking.reset(token)
@@ -287,7 +290,6 @@ class _Job:
 
     async def _commit(self) -> None:
         """Commit the batch, with the counts that it brings the run to."""
-        # Where this is cut short, nobody knows what became of the batch: it must not be committed again.
         batch, self._batch = self._batch, _Batch(time.monotonic())
         former = await self._store.snapshots(list(batch.moved)) if batch.moved else {}
         for user_id, inventory in batch.moved.items():
@@ -297,8 +299,9 @@ class _Job:
             StoredChanges(0, self._run.number, user_id, now, compress(encode(news)))
             for user_id, news in batch.news.items()
         ]
-        self._run = _counted(self._run, batch)
-        await self._store.commit(self._run, list(batch.users.values()), batch.snapshots, changes)
+        run, self._is_certain = _counted(self._run, batch), False
+        await self._store.commit(run, list(batch.users.values()), batch.snapshots, changes)
+        self._run, self._is_certain = run, True
         for user_id in batch.users:
             del self._pending[user_id]
         logger.debug("refresh %s: committed %d users", self._run.name, len(batch.users))

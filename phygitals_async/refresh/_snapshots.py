@@ -77,9 +77,7 @@ def _digest(values: list[Any]) -> bytes:
 
 
 async def read_inventories(store: Store) -> AsyncIterator[Inventory]:
-    """Yield every user's last snapshot, as the inventory it was; memory stays flat.
-
-    A user whom the API does not know any more keeps the last one.
+    """Yield the last inventory of every user whom the API knew at the last look; memory stays flat.
 
     Raises:
         StoreError: The store cannot be read.
@@ -87,5 +85,6 @@ async def read_inventories(store: Store) -> AsyncIterator[Inventory]:
     after = ""
     while page := await store.snapshot_page(after, _PAGE):
         for user, kept in page:
-            yield decode(kept)
+            if user.known:
+                yield decode(kept)
             after = user.user_id

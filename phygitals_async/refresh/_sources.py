@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
-from contextlib import ExitStack, closing
 from inspect import isasyncgen, isgenerator
-from itertools import islice
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -54,28 +52,39 @@ async def _of_store(store: Store) -> AsyncGenerator[list[str], None]:
 
 
 async def _of_iterable(user_ids: Iterable[str]) -> AsyncGenerator[list[str], None]:
-    with ExitStack() as stack:
-        iterator = iter(user_ids)
+    iterator = iter(user_ids)
+    group: list[str] = []
+    try:
+        for user_id in iterator:
+            group.append(user_id)
+            if len(group) == GROUP:
+                yield group
+                group = []
+    except Exception:  # The caller's iterator may raise anything: what it gave before counts. Passed on.
+        yield group
+        raise
+    finally:
         if isgenerator(iterator):
-            stack.enter_context(closing(iterator))
-        while group := list(islice(iterator, GROUP)):
-            yield group
+            iterator.close()
+    yield group
 
 
 async def _of_async_iterable(user_ids: AsyncIterable[str]) -> AsyncGenerator[list[str], None]:
     iterator = aiter(user_ids)
+    group: list[str] = []
     try:
-        group: list[str] = []
         async for user_id in iterator:
             group.append(user_id)
             if len(group) == GROUP:
                 yield group
                 group = []
-        if group:
-            yield group
+    except Exception:  # As above.
+        yield group
+        raise
     finally:
         if isasyncgen(iterator):
             await iterator.aclose()
+    yield group
 
 
 def _lines(path: os.PathLike[str]) -> Iterator[str]:

@@ -164,8 +164,9 @@ async def test_users_come_and_go() -> None:
     for _ in range(2):
         report = await refresh(world.api, ["a"], world.store)
         assert (report.run.known, report.run.unknown) == (0, 1)
-    # The last that was known of them is kept.
-    assert [inventory.user_id async for inventory in read_inventories(world.store)] == ["a"]
+    # The last that was known of them is kept, and they own nothing.
+    assert list(await world.store.snapshots(["a"])) == ["a"]
+    assert [inventory async for inventory in read_inventories(world.store)] == []
     world.faults.clear()
     await refresh(world.api, ["a"], world.store)
     world.faults["a"] = Response(404, {}, b'{"error": "User not found"}')
@@ -358,9 +359,17 @@ async def test_a_source_that_fails_is_told_after_what_it_gave_is_kept() -> None:
     with pytest.raises(OSError, match="database of users"):
         await refresh(world.api, source(), world.store)
     (run,) = await world.store.runs()
-    # Read as a group, both are lost with the reading of it.
-    assert run.finished_at is None
-    assert (await refresh(world.api, ["a", "b"], world.store)).run.number == 1
+    assert (run.known, run.finished_at) == (2, None)
+
+    def plain() -> Iterator[str]:
+        yield "c"
+        msg = "the file of users is gone"
+        raise OSError(msg)
+
+    with pytest.raises(OSError, match="file of users"):
+        await refresh(world.api, plain(), world.store)
+    (run,) = await world.store.runs()
+    assert (run.known, run.unknown, run.finished_at) == (2, 1, None)
 
 
 async def test_cancelling_keeps_what_was_answered() -> None:

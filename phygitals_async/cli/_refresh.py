@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import click
@@ -15,8 +15,8 @@ from phygitals_async.cli._endings import Ending, Exit, go_on_with, say
 from phygitals_async.cli._ids import ids_option, read_ids
 from phygitals_async.cli._output import Lines, json_option, moment, print_json, print_table, usd
 from phygitals_async.cli._progress import Meter
-from phygitals_async.cli._stores import existing_store, new_store, store_option
-from phygitals_async.refresh import Change, RefreshReport, Store, read_changes
+from phygitals_async.cli._stores import existing_store, store_option
+from phygitals_async.refresh import Change, RefreshReport, Store, open_store, read_changes
 from phygitals_async.refresh import refresh as refresh_users
 
 # Seconds between two looks at a store that is followed.
@@ -67,7 +67,7 @@ def refresh(connection: Connection, place: str, as_json: bool, **wish: Any) -> i
     again = go_on_with(*(argument for argument in click.get_current_context().obj if argument != "--new"))
     told: list[RefreshReport] = []
     try:
-        report = asyncio.run(_refresh(connection, new_store(place), _Wish(**wish), told))
+        report = asyncio.run(_refresh(connection, open_store(place), _Wish(**wish), told))
     except KeyboardInterrupt:
         msg = f"interrupted, and what was answered is kept; go on with: {again}"
         raise Ending(msg, Exit.INTERRUPTED) from None
@@ -156,11 +156,16 @@ def changes(place: str, since: str | None, after: int, follow: bool, as_json: bo
     try:
         asyncio.run(_tell(place, since, last, follow=follow, as_json=as_json))
     except KeyboardInterrupt:
-        options = ["--since", since] if since is not None else []
-        flags = [flag for flag, is_on in (("--follow", follow), ("--json", as_json)) if is_on]
-        again = go_on_with("changes", "--store", place, *options, "--after", str(last[0]), *flags)
-        msg = f"interrupted; go on with: {again}"
+        msg = f"interrupted; go on with: {go_on_with(*_after(click.get_current_context().obj, last[0]))}"
         raise Ending(msg, Exit.INTERRUPTED) from None
+
+
+def _after(arguments: Sequence[str], number: int) -> list[str]:
+    """Return the arguments of a command that begins after another number."""
+    given = iter(arguments)
+    # With the number that follows the option, where it is a word of its own.
+    kept = [word for word in given if not (word == "--after" and next(given)) and not word.startswith("--after=")]
+    return [*kept, "--after", str(number)]
 
 
 async def _tell(place: str, since: str | None, last: list[int], *, follow: bool, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""The store that commands read and write, by its path."""
+"""The store that commands read and write, by its address."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from pathlib import Path
 
 import click
 
-from phygitals_async.refresh import SqliteStore
+from phygitals_async.refresh import Store, open_store
 
-store_option = click.option("--store", "place", required=True, metavar="PATH", help="The file of the store.")
+store_option = click.option(
+    "--store",
+    "place",
+    required=True,
+    envvar="PHYGITALS_STORE",
+    metavar="PATH-OR-URL",
+    help="The file of the store, or the postgresql:// URL of one; else PHYGITALS_STORE.",
+)
 
 
-def new_store(place: str) -> SqliteStore:
-    """Return the store at a place; where there is none, it is made when it is first used."""
-    return SqliteStore(place)
-
-
-def existing_store(place: str) -> SqliteStore:
-    """Return the store at a place.
+def existing_store(place: str) -> Store:
+    """Return the store at an address.
 
     Raises:
-        UsageError: There is none, and reading one would make it.
+        UsageError: It is that of a file which is not there; reading a store would make it.
     """
-    if not Path(place).exists():
+    if "://" not in place and not Path(place).exists():
         msg = f"there is no store at {place}: phygitals refresh makes one."
         raise click.UsageError(msg)
-    return SqliteStore(place)
+    return open_store(place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from phygitals_async import cli
 from phygitals_async.cli._app import COMMANDS, app
 from phygitals_async.cli._endings import Exit
 from phygitals_async.version import VERSION
+from support import ROOT
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,6 +50,13 @@ def test_each_command_has_help_with_its_line_in_the_list(name: str) -> None:
     assert "--json" in shown.output
     if name != "sandbox":
         assert COMMANDS[name][1].rstrip(".") in " ".join(shown.output.split())
+
+
+def test_the_document_has_every_command_and_status() -> None:
+    """What `docs/cli.md` says is there is what is there."""
+    text = (ROOT / "docs" / "cli.md").read_text()
+    assert set(re.findall(r"^\| `phygitals (\w+)", text, re.MULTILINE)) == set(COMMANDS)
+    assert [int(status) for status in re.findall(r"^\| (\d) \|", text, re.MULTILINE)] == list(Exit)
 
 
 def test_help_loads_nothing_that_is_slow() -> None:

@@ -214,12 +214,13 @@ def test_following(server: Server, ids: str, store: str, monkeypatch: pytest.Mon
     result = server.run("changes", "--store", store, "--since", "first", "--follow", "--json")
     assert result.exit_code == Exit.INTERRUPTED
     assert result.stderr.splitlines()[-1].endswith(
-        shlex.join(["changes", "--store", store, "--since", "first", "--after", "0", "--follow", "--json"])
+        shlex.join(["changes", "--store", store, "--since", "first", "--follow", "--json", "--after", "0"])
     )
-    looks.clear()
-    every = server.run("changes", "--store", store, "--follow")
-    assert len(lines(every.stdout)) == 4
-    assert every.stderr.splitlines()[-1].endswith("--after 3 --follow")
+    for after in (["--after", "1"], ["--after=1"], []):
+        looks.clear()
+        every = server.run("changes", *after, "--follow", PHYGITALS_STORE=store)
+        assert len(lines(every.stdout)) == (3 if after else 4)
+        assert every.stderr.endswith("; go on with: phygitals changes --follow --after 3\n")
     assert told(server, store, "--after", "3") == []
     assert len(told(server, store, "--after", "2")) == 1
 
@@ -230,3 +231,54 @@ def test_an_unknown_run(server: Server, ids: str, store: str) -> None:
     result = server.run("changes", "--store", store, "--since", "no-such-run")
     assert result.exit_code == Exit.USAGE
     assert "the store has no run named 'no-such-run'" in result.stderr
+
+
+# export
+
+
+def test_exporting_to_stdout(server: Server, ids: str, store: str) -> None:
+    """A row for each item, with its owner."""
+    server.run("refresh", "--ids", ids, "--store", store)
+    result = server.run("export", "--store", store)
+    assert (result.exit_code, result.stderr) == (Exit.DONE, "phygitals: 2 rows\n")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(row["user_id"], row["name"]) for row in rows] == [("ann", "Juan Soto RC Auto /25"), ("bob", "Pikachu")]
+    assert server.run("export", "--store", store, "--json").stdout == result.stdout
+    table = server.run("export", "--store", store, "--format", "csv").stdout
+    assert table.splitlines()[0].startswith("user_id,item_id,name,buyback_price,")
+    assert len(table.splitlines()) == 3
+
+
+def test_exporting_to_a_file(server: Server, ids: str, store: str, tmp_path: Path) -> None:
+    """It is there when it is whole, in the place of the one before."""
+    server.run("refresh", "--ids", ids, "--store", store)
+    file = tmp_path / "items.csv"
+    file.write_text("the one before")
+    result = server.run("export", "--store", store, "--format", "csv", "--output", str(file), "--json")
+    assert json.loads(result.stdout) == {"rows": 2, "output": str(file), "format": "csv"}
+    assert len(file.read_text().splitlines()) == 3
+    assert sorted(path.name for path in tmp_path.glob("items*")) == ["items.csv"]
+    assert server.run("export", "--store", store, "--output", str(file)).stdout == ""
+
+
+def test_an_export_that_fails_leaves_no_half_of_a_file(server: Server, store: str, tmp_path: Path) -> None:
+    """Nor takes the place of a whole one."""
+    file = tmp_path / "items.ndjson"
+    file.write_text("the one before")
+    Path(store).write_text("this is no database at all, but a text of some length\n" * 50)
+    result = server.run("export", "--store", store, "--output", str(file))
+    assert result.exit_code == Exit.FAILED
+    assert file.read_text() == "the one before"
+    assert sorted(path.name for path in tmp_path.glob("items*")) == ["items.ndjson"]
+    nowhere = server.run("export", "--store", store, "--output", str(tmp_path / "no" / "items"))
+    assert nowhere.exit_code == Exit.FAILED
+    assert "No such file or directory" in nowhere.stderr
+
+
+@pytest.mark.usefixtures("terminal")
+def test_parquet_is_not_printed_on_a_terminal(server: Server, store: str) -> None:
+    """Nor as JSON."""
+    result = server.run("export", "--store", store, "--format", "parquet")
+    assert result.exit_code == Exit.USAGE
+    assert "Parquet is nothing to look at: name a file with --output." in result.stderr
+    assert "--json without --output is" in server.run("export", "--store", store, "--format", "csv", "--json").stderr

@@ -1,0 +1,77 @@
+"""What users own, as flat rows for other programs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, get_args
+
+import click
+
+from phygitals_async.cli._endings import say
+from phygitals_async.cli._output import json_option, on_terminal, print_json
+from phygitals_async.cli._stores import existing_store, store_option
+from phygitals_async.refresh import ExportFormat
+from phygitals_async.refresh import export as export_rows
+
+
+@click.command()
+@store_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(get_args(ExportFormat)),
+    default="ndjson",
+    show_default=True,
+    help="Of the rows.",
+)
+@click.option("--output", type=click.Path(dir_okay=False), help="The file to write; by default stdout.")
+@json_option
+def export(place: str, form: ExportFormat, output: str | None, as_json: bool) -> None:
+    """Write what the users of a store own, a row for each item.
+
+    A file is there when all of it is written, and not before. With --json and --output it prints how many rows there
+    are.
+    """
+    if output is None and form == "parquet" and on_terminal():
+        msg = "Parquet is nothing to look at: name a file with --output."
+        raise click.UsageError(msg)
+    if output is None and as_json and form != "ndjson":
+        msg = "--json without --output is --format ndjson."
+        raise click.UsageError(msg)
+    with _whole(output) as to:
+        count = asyncio.run(_export(place, to, form))
+    if output is not None and as_json:
+        print_json({"rows": count, "output": output, "format": form})
+    else:
+        say(f"{count:,} rows")
+
+
+async def _export(place: str, to: BinaryIO, form: ExportFormat) -> int:
+    store = existing_store(place)
+    try:
+        return await export_rows(store, to, form)
+    finally:
+        await store.aclose()
+
+
+@contextmanager
+def _whole(output: str | None) -> Iterator[BinaryIO]:
+    """Give a file that takes its name when the block has ended well, or stdout."""
+    if output is None:
+        yield sys.stdout.buffer
+        return
+    unfinished = Path(f"{output}.part")
+    try:
+        with unfinished.open("wb") as to:
+            yield to
+        os.replace(unfinished, output)
+    except OSError as error:
+        raise click.FileError(output, error.strerror or str(error)) from None
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,10 +71,17 @@ class Server:
         assert KEY not in result.output
         return result
 
-    def process(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+    def process(
+        self, *arguments: str, variables: Mapping[str, str] | None = None, **more: Any
+    ) -> subprocess.Popen[str]:
         """Start a command as a process of its own, in which Ctrl-C does what it usually does."""
         bare = {name: value for name, value in os.environ.items() if not name.startswith("PHYGITALS_")}
-        environment = {**bare, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **self.environment()}
+        environment = {
+            **bare,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            **self.environment(),
+            **(variables or {}),
+        }
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen([*COMMAND, *arguments], env=environment, text=True, cwd=ROOT, **{**pipes, **more})
 

@@ -24,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         needed = " and ".join(missing)
         sys.stderr.write(f"phygitals: the command line needs {needed}: pip install 'phygitals-async[cli]'\n")
         sys.exit(2)
+    for stream in (sys.stdout, sys.stderr):
+        # A card's name may have letters that an old terminal has not: better odd than a traceback.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     from phygitals_async.cli._app import app
 
     app.main(arguments, "phygitals")

@@ -17,10 +17,10 @@ from phygitals_async import (
     ShippingOrder,
 )
 from phygitals_async.cli._client import Connection, connects
-from phygitals_async.cli._endings import Ending, Exit, plain, say
+from phygitals_async.cli._endings import Ending, Exit, say
 from phygitals_async.cli._errors import status_of
 from phygitals_async.cli._ids import ids_option, read_ids
-from phygitals_async.cli._output import json_option, moment, print_json, print_table, usd
+from phygitals_async.cli._output import Lines, json_option, moment, print_json, print_table, usd
 from phygitals_async.cli._progress import Meter
 from phygitals_async.sync import PhygitalsClient
 
@@ -83,6 +83,7 @@ def _show_many(
 ) -> int:
     failures = 0
     code = Exit.DONE
+    lines = None if as_json else Lines(("user", "items", "USD", "error"), right=("items", "USD"))
     with ExitStack() as stack:
         api = stack.enter_context(connection.open(rate=rate))
         meter = stack.enter_context(Meter(total)) if total != 1 else None
@@ -91,10 +92,12 @@ def _show_many(
             if isinstance(outcome, Failed):
                 failures += 1
                 code = max(code, _tell(outcome.key, outcome.error, first=failures == 1))
-            _show_outcome(outcome, as_json=as_json)
+            _show_outcome(outcome, lines)
             if meter is not None:
                 progress = outcomes.progress
                 meter.show(progress.done, progress.failed, waiting=progress.waiting)
+        if lines is not None:
+            lines.flush()
     return code
 
 
@@ -106,17 +109,13 @@ def _tell(user_id: str, error: PhygitalsError, *, first: bool) -> Exit:
     return status if status is Exit.KEY_REFUSED else Exit.FAILED
 
 
-def _show_outcome(outcome: Found[str, Inventory] | Failed[str], *, as_json: bool) -> None:
-    if isinstance(outcome, Failed):
-        if as_json:
-            print_json({"user_id": outcome.key, "error": outcome.error})
-        else:
-            click.echo("\t".join((plain(outcome.key), "failed", plain(type(outcome.error).__name__))))
-    elif as_json:
-        print_json(outcome.value)
+def _show_outcome(outcome: Found[str, Inventory] | Failed[str], lines: Lines | None) -> None:
+    if lines is None:
+        print_json({"user_id": outcome.key, "error": outcome.error} if isinstance(outcome, Failed) else outcome.value)
+    elif isinstance(outcome, Failed):
+        lines.add((outcome.key, "", "", type(outcome.error).__name__))
     else:
-        owned = outcome.value
-        click.echo("\t".join((plain(outcome.key), f"{len(owned.items)} items", f"USD {usd(owned.total_buyback)}")))
+        lines.add((outcome.key, len(outcome.value.items), usd(outcome.value.total_buyback), ""))
 
 
 def _show_items(owned: Inventory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import shlex
 
 import click
@@ -42,4 +43,7 @@ def say(text: str) -> None:
 
 def go_on_with(*arguments: str) -> str:
     """Return a command as one would type it; without arguments, the one that is running."""
-    return shlex.join(("phygitals", *(arguments or click.get_current_context().obj)))
+    words = arguments or click.get_current_context().obj
+    # Of the URL of a database; what is told on stderr ends up in logs.
+    shown = (re.sub(r"(://[^:@/]*:).*@", r"\1***@", word) for word in words)
+    return shlex.join(("phygitals", *shown))

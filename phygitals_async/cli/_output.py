@@ -55,7 +55,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, rig
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        # An id in two pieces cannot be copied.
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name == "id")
     for row in texts:
         table.add_row(*map(Text, row))
     Console().print(table)

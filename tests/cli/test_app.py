@@ -7,6 +7,8 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.machinery import ModuleSpec
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +16,7 @@ from click.testing import CliRunner
 from cli_support import Server
 from phygitals_async import cli
 from phygitals_async.cli._app import COMMANDS, app
-from phygitals_async.cli._endings import Exit
+from phygitals_async.cli._endings import Exit, go_on_with
 from phygitals_async.version import VERSION
 from support import ROOT
 
@@ -126,6 +128,17 @@ def test_what_the_api_says_cannot_steer_the_terminal(server: Server) -> None:
     assert "\x1b" not in server.run("inventory", "\x1b[2J").output
 
 
+def test_letters_that_the_terminal_does_not_have(server: Server) -> None:
+    """They are escaped, and nothing breaks."""
+    server.item("ann", name="Pokémon カ")
+    old = {"PYTHONIOENCODING": "cp1252"}
+    out, err = server.process("inventory", "ann", variables=old, encoding="cp1252").communicate(timeout=60)
+    assert "\tPokémon \\u30ab\t" in out
+    assert "Traceback" not in err
+    _, err = server.process("inventory", "nカbody", variables=old, encoding="cp1252").communicate(timeout=60)
+    assert "n\\u30abbody" in err
+
+
 def test_verbose_tells_of_attempts(server: Server) -> None:
     """And only then: what is repeated is nobody's business otherwise."""
     server.sandbox.options.server_errors = 1
@@ -147,9 +160,7 @@ def test_without_the_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], missing: tuple[str, ...]
 ) -> None:
     """It says how to install what is missing."""
-    monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name: None if name in missing else importlib.machinery.ModuleSpec(name, None)
-    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in missing else ModuleSpec(name, None))
     with pytest.raises(SystemExit) as ended:
         cli.main(["--help"])
     assert ended.value.code == Exit.USAGE
@@ -220,6 +231,16 @@ def test_ctrl_c_ends_with_the_command_to_go_on_with(server: Server) -> None:
     assert "Traceback" not in err
 
 
+def test_the_command_to_go_on_with_shows_no_password() -> None:
+    """That of a database is left out: what is on stderr ends up in logs."""
+    url = "postgresql://me:pass/w@rd@db.example.com/users"
+    shown = go_on_with("refresh", "--store", url, f"--store={url}", "a b")
+    assert shown == (
+        "phygitals refresh --store 'postgresql://me:***@db.example.com/users' "
+        "'--store=postgresql://me:***@db.example.com/users' 'a b'"
+    )
+
+
 def test_a_reader_that_goes_away(server: Server) -> None:
     """`phygitals ... | head -1` ends without a traceback."""
     process = server.process("inventory", *(f"user-{number}" for number in range(200)))
@@ -271,3 +292,14 @@ def test_the_scripts_of_the_shells(shell: str) -> None:
     assert f"_PHYGITALS_COMPLETE={shell}_complete" in script
     as_json = CliRunner().invoke(app, ["completion", shell, "--json"]).output
     assert json.loads(as_json) == {"shell": shell, "script": script.removesuffix("\n")}
+
+
+def test_the_commands_that_are_installed() -> None:
+    """The names in `pyproject.toml` lead to functions."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        scripts = tomllib.load(file)["project"]["scripts"]
+    assert set(scripts) == {"phygitals", "phygitals-sandbox"}
+    for target in scripts.values():
+        module, _, function = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+    assert scripts["phygitals"] == "phygitals_async.cli:main"

@@ -11,6 +11,7 @@ if typing.TYPE_CHECKING:
     from phygitals_async.refresh._export import ExportFormat, export
     from phygitals_async.refresh._memory import MemoryStore
     from phygitals_async.refresh._open import open_store
+    from phygitals_async.refresh._postgres import PostgresStore
     from phygitals_async.refresh._run import RefreshReport, refresh
     from phygitals_async.refresh._snapshots import read_inventories
     from phygitals_async.refresh._sqlite import SqliteStore
@@ -21,6 +22,7 @@ __all__ = [
     "ChangeKind",
     "ExportFormat",
     "MemoryStore",
+    "PostgresStore",
     "RefreshReport",
     "Run",
     "SqliteStore",
@@ -40,6 +42,7 @@ _MODULES: typing.Final = {
     "ChangeKind": "_changes",
     "ExportFormat": "_export",
     "MemoryStore": "_memory",
+    "PostgresStore": "_postgres",
     "RefreshReport": "_run",
     "Run": "_store",
     "SqliteStore": "_sqlite",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from phygitals_async.refresh._sqlite import SqliteStore
 from phygitals_async.refresh._store import Store
 
 
@@ -14,4 +13,11 @@ def open_store(location: str | os.PathLike[str]) -> Store:
     Args:
         location: `postgresql://...` for a `PostgresStore`, anything else is the path of an `SqliteStore`.
     """
-    return SqliteStore(location)
+    address = os.fspath(location)
+    if address.startswith(("postgresql://", "postgres://")):
+        from phygitals_async.refresh._postgres import PostgresStore
+
+        return PostgresStore(address)
+    from phygitals_async.refresh._sqlite import SqliteStore
+
+    return SqliteStore(address)

@@ -39,6 +39,8 @@ from phygitals_async.transport import Response
 _COMMIT_USERS: Final = 500
 _COMMIT_SECONDS: Final = 1.0
 _MOST_FAILURES: Final = 100
+# In bytes.
+_LONGEST_ID: Final = 2000
 
 
 @frozen
@@ -322,5 +324,7 @@ def _counted(run: Run, batch: _Batch) -> Run:
 
 
 def _can_be_kept(user_id: object) -> bool:
-    # PostgreSQL has no place for the character 0 in a text.
-    return isinstance(user_id, str) and "\0" not in user_id and not has_surrogate(user_id)
+    # PostgreSQL has no place for the character 0 in a text, nor for a long one in an index.
+    if not isinstance(user_id, str) or "\0" in user_id or has_surrogate(user_id):
+        return False
+    return len(user_id) <= _LONGEST_ID // 4 or len(user_id.encode()) <= _LONGEST_ID

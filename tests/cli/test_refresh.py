@@ -179,6 +179,18 @@ def test_a_store_that_cannot_be_opened(server: Server, ids: str, tmp_path: Path)
     assert len(corrupt.stderr.splitlines()) == 1
 
 
+def test_a_database_that_is_not_there(server: Server, ids: str) -> None:
+    """One line, without its password."""
+    pytest.importorskip("asyncpg", reason="not run: asyncpg is not installed")
+    url = "postgresql://me:secret@127.0.0.1:1/users"
+    for command in (["refresh", "--ids", ids, "--store", url], ["changes", "--store", url]):
+        result = server.run(*command)
+        assert result.exit_code == Exit.FAILED
+        assert "secret" not in result.output
+        assert result.stderr.splitlines()[-1].startswith("phygitals: ")
+    assert server.seen == []
+
+
 def test_a_disk_that_fills_up(server: Server, ids: str, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was committed is kept, and the command goes on with the rest."""
     monkeypatch.setattr("phygitals_async.refresh._run._COMMIT_USERS", 1)

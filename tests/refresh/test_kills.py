@@ -13,5 +13,18 @@ def test_a_killed_run_goes_on_loses_nothing_and_tells_nothing_twice(tmp_path: Pa
     killed = refresh_kills.refresh_and_kill(str(tmp_path / "store.db"), users, 6, seed=1, commit=25)
     assert (killed.lost, killed.twice) == ([], [])
     assert killed.kills == 6
+    _asked_little_again(killed, users)
+
+
+def test_a_killed_run_into_postgres(database: str) -> None:
+    """The same, with a server that the killed process leaves behind."""
+    users = 400
+    killed = refresh_kills.refresh_and_kill(database, users, 4, seed=2, commit=25)
+    assert (killed.lost, killed.twice) == ([], [])
+    assert killed.kills == 4
+    _asked_little_again(killed, users)
+
+
+def _asked_little_again(killed: refresh_kills.Killed, users: int) -> None:
     # Asked again was only what had not been committed: for each kill, a batch and what was in flight.
     assert 2 * users <= killed.asked <= 2 * users + killed.kills * (25 + 3 * 64)

@@ -331,11 +331,11 @@ async def test_items_that_cannot_be_read_fail_the_user() -> None:
 async def test_an_id_that_nothing_can_keep_fails_alone() -> None:
     """It is not asked about."""
     world = World("a")
-    odd: list[Any] = ["a\0b", "\ud800", 5, "", "a"]
+    odd: list[Any] = ["a\0b", "\ud800", 5, "ж" * 1001, "", "a"]
     report = await refresh(world.api, odd, world.store)
-    assert (report.run.known, report.failed, report.resumable) == (1, 4, False)
+    assert (report.run.known, report.failed, report.resumable) == (1, 5, False)
     assert world.asked == ["a"]
-    assert [failure.key for failure in report.failures] == ["a\0b", "\ud800", 5, ""]
+    assert [failure.key for failure in report.failures] == ["a\0b", "\ud800", 5, "ж" * 1001, ""]
     assert all(isinstance(failure.error, InvalidArgumentError) for failure in report.failures)
 
 

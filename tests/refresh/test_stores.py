@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from phygitals_async.refresh import MemoryStore, SqliteStore, Store, conformance
+from phygitals_async.refresh import MemoryStore, PostgresStore, SqliteStore, Store, conformance
 
 pytestmark = pytest.mark.anyio
 
@@ -22,3 +22,10 @@ async def test_conformance(kind: str, check: Any, tmp_path: Path) -> None:
         return memory if kind == "memory" else SqliteStore(tmp_path / "store.db")
 
     await check(open_store)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
+async def test_conformance_of_postgres(check: Any, postgres: str, schema: str) -> None:
+    """Against a real server, on asyncio, which is all that asyncpg knows."""
+    await check(lambda: PostgresStore(postgres, schema=schema))

@@ -1,0 +1,151 @@
+"""A store in a PostgreSQL database, for teams and for several machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from attrs import astuple
+
+from phygitals_async.refresh._postgres_pool import PostgresPool
+from phygitals_async.refresh._store import Run, StoredChanges, StoredUser
+
+# Step by step from one version of the tables to the next: a step that was released is never changed.
+STEPS: Final = (
+    """
+    CREATE TABLE runs (
+        number bigint PRIMARY KEY, name text NOT NULL UNIQUE, started_at timestamptz NOT NULL,
+        finished_at timestamptz, known bigint NOT NULL, unknown bigint NOT NULL, changed bigint NOT NULL,
+        repriced bigint NOT NULL, changes bigint NOT NULL, failed bigint NOT NULL
+    );
+    CREATE TABLE users (
+        user_id text COLLATE "C" PRIMARY KEY, run bigint NOT NULL, known boolean NOT NULL, cards bytea NOT NULL,
+        prices bytea NOT NULL, checksum bytea NOT NULL
+    );
+    CREATE TABLE snapshots (user_id text COLLATE "C" PRIMARY KEY, body bytea NOT NULL);
+    CREATE TABLE changes (
+        number bigserial PRIMARY KEY, run bigint NOT NULL, user_id text NOT NULL, at timestamptz NOT NULL,
+        body bytea NOT NULL
+    );
+    -- Both are compressed as they come.
+    ALTER TABLE snapshots ALTER body SET STORAGE EXTERNAL;
+    ALTER TABLE changes ALTER body SET STORAGE EXTERNAL;
+    """,
+)
+
+_UPSERT_RUN: Final = """
+    INSERT INTO runs VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    ON CONFLICT (number) DO UPDATE SET finished_at = excluded.finished_at, known = excluded.known,
+        unknown = excluded.unknown, changed = excluded.changed, repriced = excluded.repriced,
+        changes = excluded.changes, failed = excluded.failed
+"""
+_UPSERT_USERS: Final = """
+    INSERT INTO users SELECT * FROM unnest($1::text[], $2::bigint[], $3::bool[], $4::bytea[], $5::bytea[], $6::bytea[])
+    ON CONFLICT (user_id) DO UPDATE SET run = excluded.run, known = excluded.known, cards = excluded.cards,
+        prices = excluded.prices, checksum = excluded.checksum
+"""
+_UPSERT_SNAPSHOTS: Final = """
+    INSERT INTO snapshots SELECT * FROM unnest($1::text[], $2::bytea[])
+    ON CONFLICT (user_id) DO UPDATE SET body = excluded.body
+"""
+_INSERT_CHANGES: Final = """
+    INSERT INTO changes (run, user_id, at, body)
+    SELECT run, user_id, at, body FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::bytea[])
+        WITH ORDINALITY AS given (run, user_id, at, body, place)
+    ORDER BY place
+"""
+
+
+class PostgresStore:
+    """Keeps everything in a PostgreSQL database, for runs on any machine, one at a time; see `Store`.
+
+    It needs the extra `postgres`, and asyncio. The tables are made where there are none, in a schema of their own. A
+    run holds a connection, and the store as long as that: where it is lost, the run ends and can be gone on with.
+
+    Args:
+        address: Such as `postgresql://user:password@host:5432/database`. It is shown nowhere.
+        schema: Where the tables are; another one is another store.
+
+    Raises:
+        ConfigurationError: The extra is not installed, or it is used with another event loop than asyncio's.
+        StoreError: The database cannot be reached; said when it is first used.
+    """
+
+    def __init__(self, address: str, *, schema: str = "phygitals") -> None:
+        self._schema = schema
+        self._pool = PostgresPool(address, schema, STEPS)
+
+    def __repr__(self) -> str:
+        return f"<PostgresStore in the schema {self._schema}>"
+
+    async def __aenter__(self) -> Self:
+        await self._pool.open()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def acquire(self) -> None:
+        """See `Store`."""
+        await self._pool.acquire()
+
+    async def release(self) -> None:
+        """See `Store`."""
+        await self._pool.release()
+
+    async def runs(self, limit: int | None = None) -> Sequence[Run]:
+        """See `Store`."""
+        return [Run(*row) for row in await self._pool.read("SELECT * FROM runs ORDER BY number DESC LIMIT $1", limit)]
+
+    async def users(self, user_ids: Sequence[str]) -> Mapping[str, StoredUser]:
+        """See `Store`."""
+        rows = await self._pool.read("SELECT * FROM users WHERE user_id = ANY ($1)", user_ids)
+        return {row[0]: StoredUser(*row) for row in rows}
+
+    async def snapshots(self, user_ids: Sequence[str]) -> Mapping[str, bytes]:
+        """See `Store`."""
+        return dict(await self._pool.read("SELECT * FROM snapshots WHERE user_id = ANY ($1)", user_ids))
+
+    async def commit(
+        self,
+        run: Run,
+        users: Sequence[StoredUser] = (),
+        snapshots: Mapping[str, bytes] | None = None,
+        changes: Sequence[StoredChanges] = (),
+    ) -> None:
+        """See `Store`."""
+
+        async def write(connection: Any) -> None:
+            await connection.execute(_UPSERT_RUN, *astuple(run))
+            columns = ([getattr(user, name) for user in users] for name in StoredUser.__match_args__)
+            await connection.execute(_UPSERT_USERS, *columns)
+            bodies = snapshots or {}
+            await connection.execute(_UPSERT_SNAPSHOTS, list(bodies), list(bodies.values()))
+            columns = ([getattr(change, name) for change in changes] for name in ("run", "user_id", "at", "body"))
+            await connection.execute(_INSERT_CHANGES, *columns)
+
+        await self._pool.write(write)
+
+    async def user_page(self, after: str, limit: int) -> Sequence[str]:
+        """See `Store`."""
+        query = "SELECT user_id FROM users WHERE user_id > $1 ORDER BY user_id LIMIT $2"
+        return [user_id for (user_id,) in await self._pool.read(query, after, limit)]
+
+    async def snapshot_page(self, after: str, limit: int) -> Sequence[tuple[StoredUser, bytes]]:
+        """See `Store`."""
+        query = """
+            SELECT users.*, body FROM snapshots JOIN users USING (user_id) WHERE user_id > $1 ORDER BY user_id LIMIT $2
+        """
+        return [(StoredUser(*row[:-1]), row[-1]) for row in map(tuple, await self._pool.read(query, after, limit))]
+
+    async def change_page(self, after: int, limit: int, *, since: int = 0) -> Sequence[StoredChanges]:
+        """See `Store`."""
+        query = "SELECT * FROM changes WHERE number > $1 AND run > $2 ORDER BY number LIMIT $3"
+        return [StoredChanges(*row) for row in await self._pool.read(query, after, since, limit)]
+
+    async def aclose(self) -> None:
+        """See `Store`."""
+        await self._pool.aclose()

@@ -20,6 +20,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "refresh": ("_refresh", "Look users up, and keep what they own and what changed."),
     "changes": ("_refresh", "Tell what the runs found changed."),
     "export": ("_export", "Write what the users of a store own, a row for each item."),
+    "report": ("_report", "Write a page with charts of what users own and what changed."),
     "order": ("_browse", "Show where a shipping order stands."),
     "purchase": ("_browse", "Wait for a purchase, and show what was pulled."),
     "buy": ("_buy", "Buy pulls of a pack for a user. Moves money."),

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import BinaryIO, get_args
 
 import click
 
 from phygitals_async.cli._endings import say
+from phygitals_async.cli._files import whole_file
 from phygitals_async.cli._output import json_option, on_terminal, print_json
 from phygitals_async.cli._stores import existing_store, store_option
 from phygitals_async.refresh import ExportFormat
@@ -43,7 +39,7 @@ def export(place: str, form: ExportFormat, output: str | None, as_json: bool) ->
     if output is None and as_json and form != "ndjson":
         msg = "--json without --output is --format ndjson."
         raise click.UsageError(msg)
-    with _whole(output) as to:
+    with whole_file(output) as to:
         count = asyncio.run(_export(place, to, form))
     if output is not None and as_json:
         print_json({"rows": count, "output": output, "format": form})
@@ -57,21 +53,3 @@ async def _export(place: str, to: BinaryIO, form: ExportFormat) -> int:
         return await export_rows(store, to, form)
     finally:
         await store.aclose()
-
-
-@contextmanager
-def _whole(output: str | None) -> Iterator[BinaryIO]:
-    """Give a file that takes its name when the block has ended well, or stdout."""
-    if output is None:
-        yield sys.stdout.buffer
-        return
-    unfinished = Path(f"{output}.part")
-    try:
-        with unfinished.open("wb") as to:
-            yield to
-        os.replace(unfinished, output)
-    except OSError as error:
-        raise click.FileError(output, error.strerror or str(error)) from None
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)

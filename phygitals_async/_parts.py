@@ -7,7 +7,7 @@ from phygitals_async._structuring.converter import PhygitalsConverter
 from phygitals_async.errors import ConfigurationError
 
 
-def check_parts(transport: object, retry: object, converter: object, on_unreadable: object) -> None:
+def check_parts(transport: object, retry: object, converter: object, on_unreadable: object, journal: object) -> None:
     """Refuse what would otherwise fail at the first call, perhaps after money has moved.
 
     Raises:
@@ -21,6 +21,8 @@ def check_parts(transport: object, retry: object, converter: object, on_unreadab
         msg = f"converter must come from build_converter(), not {_kind(converter)}"
     elif on_unreadable not in ("refuse", "keep"):
         msg = "on_unreadable must be 'refuse' or 'keep'"
+    elif journal is not None and not _is_journal(journal):
+        msg = f"journal must be a store of phygitals_async.refresh, or another Journal, not {_kind(journal)}"
     else:
         return
     raise ConfigurationError(msg)
@@ -28,6 +30,12 @@ def check_parts(transport: object, retry: object, converter: object, on_unreadab
 
 def _is_transport(value: object) -> bool:
     return not isinstance(value, type) and all(callable(getattr(value, name, None)) for name in ("send", "aclose"))
+
+
+def _is_journal(value: object) -> bool:
+    return not isinstance(value, type) and all(
+        callable(getattr(value, name, None)) for name in ("write_entry", "read_entry", "open_entries")
+    )
 
 
 def _meant(transport: object) -> str:

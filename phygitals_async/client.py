@@ -18,7 +18,7 @@ from phygitals_async._calls import polling
 from phygitals_async._calls.answers import Answer, take
 from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.exchange import Exchange, call
-from phygitals_async._calls.ownership import call_for
+from phygitals_async._calls.journal import Journal, recorded, recorded_quotes
 from phygitals_async._calls.retry import RetryPolicy
 from phygitals_async._checks import check_count, check_patience, check_seconds
 from phygitals_async._parts import check_parts
@@ -82,6 +82,9 @@ class PhygitalsClient:
             `DecodeError`, whose `partial` holds the others; `keep` returns the others, and `unreadable` lists the rest.
             It concerns what reads rows: packs, chase cards, recent pulls, inventories, quotes, orders. A card, a
             purchase, and the answer of a call that moves money or goods are whole or refused.
+        journal: Where each call that moves money or goods is written down, before it is sent and after its end: a store
+            of `phygitals_async.refresh`, which is not closed with the client. A call whose intent cannot be written is
+            not sent, and raises the `StoreError`. See `phygitals_async.journal`.
 
     Raises:
         ConfigurationError: A setting is missing, malformed, or contradicts another.
@@ -103,10 +106,11 @@ class PhygitalsClient:
         observer: Observer | None = None,
         converter: PhygitalsConverter | None = None,
         on_unreadable: Literal["refuse", "keep"] = "refuse",
+        journal: Journal | None = None,
     ) -> None:
         key = conceal(api_key)
         del api_key  # Error reporters show the locals of every frame.
-        check_parts(transport, retry, converter, on_unreadable)
+        check_parts(transport, retry, converter, on_unreadable, journal)
         settings = resolve_settings(key, environment, base_url, path_prefix)
         if transport is None:
             from phygitals_transports import AiohttpTransport
@@ -117,6 +121,7 @@ class PhygitalsClient:
             "Accept": "application/json",
             "User-Agent": f"phygitals-async/{VERSION}",
         }
+        self._journal = journal
         self._engine = Engine(
             transport,
             Wire(
@@ -256,8 +261,15 @@ class PhygitalsClient:
             AmountOutOfRange: The amount is above the pack's `max_per_mint`.
             PackNotFound: The pack id is unknown.
         """
-        return await call(
-            self._engine, endpoints.START_PURCHASE, deadline, pack_id=pack_id, amount=amount, user_id=user_id
+        return await recorded(
+            self._journal,
+            None,
+            self._engine,
+            endpoints.START_PURCHASE,
+            deadline,
+            pack_id=pack_id,
+            amount=amount,
+            user_id=user_id,
         )
 
     async def get_purchase(self, session_id: str, *, deadline: float | None = None) -> Purchase | None:
@@ -358,7 +370,7 @@ class PhygitalsClient:
             SellbackInProgress: Another sellback of this item is under way.
             TransactionFailed: The sellback failed.
         """
-        return await call_for(owner, self._engine, endpoints.SELL_BACK, deadline, item_id=item_id)
+        return await recorded(self._journal, owner, self._engine, endpoints.SELL_BACK, deadline, item_id=item_id)
 
     async def quote_shipping(
         self,
@@ -385,8 +397,14 @@ class PhygitalsClient:
             ItemNotFound: An id is unknown or belongs to another partner's user.
             NothingShippable: None of the items can be shipped.
         """
-        return await call_for(
-            owner, self._engine, endpoints.QUOTE_SHIPPING, deadline, item_ids=item_ids, destination=destination
+        return await recorded_quotes(
+            self._journal,
+            owner,
+            self._engine,
+            endpoints.QUOTE_SHIPPING,
+            deadline,
+            item_ids=item_ids,
+            destination=destination,
         )
 
     async def request_shipping(self, quote_id: str, *, deadline: float | None = None) -> ShippingRequest:
@@ -405,7 +423,9 @@ class PhygitalsClient:
             ItemAlreadyShipped: An item is locked in another order.
             ShippingRequestFailed: The vendor's reserved failure.
         """
-        return await call(self._engine, endpoints.REQUEST_SHIPPING, deadline, quote_id=quote_id)
+        return await recorded(
+            self._journal, None, self._engine, endpoints.REQUEST_SHIPPING, deadline, quote_id=quote_id
+        )
 
     async def get_shipping_order(self, order_id: str, *, deadline: float | None = None) -> ShippingOrder:
         """Return where a shipping order stands (API sheet, 2.11).

@@ -11,6 +11,7 @@ from typing import Literal
 from phygitals_async import client
 from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE
 from phygitals_async._bulk.outcomes import Batch
+from phygitals_async._calls.journal import Journal
 from phygitals_async._calls.retry import RetryPolicy
 from phygitals_async._public import public
 from phygitals_async._structuring.converter import PhygitalsConverter
@@ -76,6 +77,9 @@ class PhygitalsClient(Door):
             `DecodeError`, whose `partial` holds the others; `keep` returns the others, and `unreadable` lists the rest.
             It concerns what reads rows: packs, chase cards, recent pulls, inventories, quotes, orders. A card, a
             purchase, and the answer of a call that moves money or goods are whole or refused.
+        journal: Where each call that moves money or goods is written down, before it is sent and after its end: a store
+            of `phygitals_async.refresh`, which is not closed with the client. A call whose intent cannot be written is
+            not sent, and raises the `StoreError`. See `phygitals_async.journal`.
 
     Raises:
         ConfigurationError: A setting is missing, malformed, or contradicts another.
@@ -97,6 +101,7 @@ class PhygitalsClient(Door):
         observer: Observer | None = None,
         converter: PhygitalsConverter | None = None,
         on_unreadable: Literal["refuse", "keep"] = "refuse",
+        journal: Journal | None = None,
     ) -> None:
         super().__init__(
             client.PhygitalsClient(
@@ -113,6 +118,7 @@ class PhygitalsClient(Door):
                 observer=observer,
                 converter=converter,
                 on_unreadable=on_unreadable,
+                journal=journal,
             )
         )
 

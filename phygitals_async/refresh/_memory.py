@@ -9,6 +9,7 @@ from typing import Self
 import anyio.lowlevel
 from attrs import evolve
 
+from phygitals_async._calls.journal import JournalEntry
 from phygitals_async.errors import StoreBusy
 from phygitals_async.refresh._store import Run, StoredChanges, StoredUser
 
@@ -22,6 +23,7 @@ class MemoryStore:
         self._users: dict[str, StoredUser] = {}
         self._snapshots: dict[str, bytes] = {}
         self._changes: list[StoredChanges] = []
+        self._entries: dict[str, JournalEntry] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,6 +90,21 @@ class MemoryStore:
         """See `Store`."""
         await anyio.lowlevel.checkpoint()
         return [change for change in self._changes[after:] if change.run > since][:limit]
+
+    async def write_entry(self, entry: JournalEntry) -> None:
+        """See `Journal`."""
+        await anyio.lowlevel.checkpoint()
+        self._entries[entry.id] = entry
+
+    async def read_entry(self, entry_id: str) -> JournalEntry | None:
+        """See `Journal`."""
+        await anyio.lowlevel.checkpoint()
+        return self._entries.get(entry_id)
+
+    async def open_entries(self) -> Sequence[JournalEntry]:
+        """See `Journal`."""
+        await anyio.lowlevel.checkpoint()
+        return sorted((e for e in self._entries.values() if e.is_open), key=lambda entry: entry.started_at)
 
     async def aclose(self) -> None:
         """See `Store`. What it holds can still be read."""

@@ -8,6 +8,8 @@ from typing import Any, Final, Self
 
 from attrs import astuple
 
+from phygitals_async._calls.journal import JournalEntry
+from phygitals_async.refresh._entries import decode_entry, encode_entry
 from phygitals_async.refresh._postgres_pool import PostgresPool
 from phygitals_async.refresh._store import Run, StoredChanges, StoredUser
 
@@ -32,6 +34,11 @@ STEPS: Final = (
     ALTER TABLE snapshots ALTER body SET STORAGE EXTERNAL;
     ALTER TABLE changes ALTER body SET STORAGE EXTERNAL;
     """,
+    """
+    CREATE TABLE journal (id text PRIMARY KEY, started_at timestamptz NOT NULL, is_open boolean NOT NULL,
+        entry text NOT NULL);
+    CREATE INDEX open_entries ON journal (started_at) WHERE is_open;
+    """,
 )
 
 _UPSERT_RUN: Final = """
@@ -54,6 +61,10 @@ _INSERT_CHANGES: Final = """
     SELECT run, user_id, at, body FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::bytea[])
         WITH ORDINALITY AS given (run, user_id, at, body, place)
     ORDER BY place
+"""
+_UPSERT_ENTRY: Final = """
+    INSERT INTO journal VALUES ($1, $2, $3, $4)
+    ON CONFLICT (id) DO UPDATE SET is_open = excluded.is_open, entry = excluded.entry
 """
 
 
@@ -145,6 +156,21 @@ class PostgresStore:
         """See `Store`."""
         query = "SELECT * FROM changes WHERE number > $1 AND run > $2 ORDER BY number LIMIT $3"
         return [StoredChanges(*row) for row in await self._pool.read(query, after, since, limit)]
+
+    async def write_entry(self, entry: JournalEntry) -> None:
+        """See `Journal`."""
+        values = (entry.id, entry.started_at, entry.is_open, encode_entry(entry).decode())
+        await self._pool.read(_UPSERT_ENTRY, *values)
+
+    async def read_entry(self, entry_id: str) -> JournalEntry | None:
+        """See `Journal`."""
+        rows = await self._pool.read("SELECT entry FROM journal WHERE id = $1", entry_id)
+        return decode_entry(rows[0][0]) if rows else None
+
+    async def open_entries(self) -> Sequence[JournalEntry]:
+        """See `Journal`."""
+        rows = await self._pool.read("SELECT entry FROM journal WHERE is_open ORDER BY started_at")
+        return [decode_entry(entry) for (entry,) in rows]
 
     async def aclose(self) -> None:
         """See `Store`."""

@@ -49,7 +49,7 @@ class PostgresPool:
         self._is_closed = False
 
     async def read(self, query: str, *arguments: object) -> list[Any]:
-        """Return the rows of a query."""
+        """Return the rows of a query, in a connection that no run has."""
         async with self._connection() as connection:
             rows: list[Any] = await connection.fetch(query, *arguments)
             return rows

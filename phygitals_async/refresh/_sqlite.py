@@ -12,6 +12,8 @@ from typing import Any, Final, Self
 
 from attrs import astuple
 
+from phygitals_async._calls.journal import JournalEntry
+from phygitals_async.refresh._entries import decode_entry, encode_entry
 from phygitals_async.refresh._sqlite_thread import SqliteThread
 from phygitals_async.refresh._store import Run, StoredChanges, StoredUser
 
@@ -32,6 +34,10 @@ STEPS: Final = (
         number INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, user_id TEXT NOT NULL, at TEXT NOT NULL,
         body BLOB NOT NULL
     )
+    """,
+    """
+    CREATE TABLE journal (id TEXT PRIMARY KEY, started_at TEXT NOT NULL, is_open INTEGER NOT NULL, entry TEXT NOT NULL);
+    CREATE INDEX open_entries ON journal (started_at) WHERE is_open
     """,
 )
 
@@ -58,8 +64,8 @@ class SqliteStore:
 
     A thread of its own does all the reading and writing. Beside the file there are two of SQLite's own while it is
     open, and one named `.lock` that a run holds. Other processes may read while a run writes. What was committed
-    survives the end of the process, however sudden; a power cut may take the last commits back, and then the run does
-    them again.
+    survives the end of the process, however sudden. A power cut may take the last commits of a run back, which are done
+    again, and no entry of the journal.
 
     Args:
         path: Of the file, which is made where there is none. Its folder must be there.
@@ -155,6 +161,25 @@ class SqliteStore:
             StoredChanges(number, run, user_id, datetime.fromisoformat(at), body)
             for number, run, user_id, at, body in rows
         ]
+
+    async def write_entry(self, entry: JournalEntry) -> None:
+        """See `Journal`."""
+        values = (entry.id, entry.started_at.isoformat(), entry.is_open, encode_entry(entry).decode())
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT OR REPLACE INTO journal VALUES (?, ?, ?, ?)", values)
+
+        await self._thread.write(write, durable=True)
+
+    async def read_entry(self, entry_id: str) -> JournalEntry | None:
+        """See `Journal`."""
+        rows = await self._read("SELECT entry FROM journal WHERE id = ?", entry_id)
+        return decode_entry(rows[0][0]) if rows else None
+
+    async def open_entries(self) -> Sequence[JournalEntry]:
+        """See `Journal`."""
+        rows = await self._read("SELECT entry FROM journal WHERE is_open ORDER BY started_at")
+        return [decode_entry(entry) for (entry,) in rows]
 
     async def aclose(self) -> None:
         """See `Store`."""

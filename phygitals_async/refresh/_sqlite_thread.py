@@ -59,9 +59,14 @@ class SqliteThread:
             raise StoreUnavailable(msg)
         return await self._await(lambda: work(self._open()))
 
-    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run some work as one transaction."""
-        return await self.do(lambda connection: _transact(connection, work))
+    async def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        """Run some work as one transaction, and if it is to be durable, one that a power cut does not take back."""
+
+        def write(connection: sqlite3.Connection) -> T:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            return _transact(connection, work)
+
+        return await self.do(write)
 
     async def acquire(self) -> None:
         """Lock the store for a run. The lock is the operating system's: it ends with the process.
@@ -116,8 +121,6 @@ class SqliteThread:
             raise StoreCorrupt(msg)
         self._check_version(connection)
         connection.execute("PRAGMA journal_mode = WAL").fetchall()
-        # In a WAL this costs no committed transaction but at a power cut, and then only the last ones.
-        connection.execute("PRAGMA synchronous = NORMAL")
         if self._check_version(connection) < len(self._steps):
             _transact(connection, self._migrate)
 

@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 from attrs import frozen
 
+from phygitals_async._calls.journal import Journal
 from phygitals_async.models.fields import Instant
 
 
@@ -85,8 +86,8 @@ class StoredChanges:
     body: bytes
 
 
-class Store(Protocol):
-    """What keeps the users' last snapshots, what changed, and how far each run has come.
+class Store(Journal, Protocol):
+    """What keeps the users' last snapshots, what changed, and how far each run has come. It is a `Journal` as well.
 
     `phygitals_async.refresh.conformance` has the tests that every store passes. It is used as `async with`, or closed
     with `aclose`. A store may be used by any number of

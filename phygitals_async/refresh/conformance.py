@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 
 from attrs import evolve
 
+from phygitals_async._calls.journal import JournalEntry
 from phygitals_async.errors import StoreBusy
 from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
 
@@ -159,6 +160,27 @@ async def one_run_at_a_time(open_store: Open) -> None:
         await store.release()
 
 
+async def entries_of_the_journal_are_kept(open_store: Open) -> None:
+    """One of the same id replaces the former; those without an outcome, or an unknown one, are open, oldest first."""
+    entries = [
+        JournalEntry(str(number), "sell_back", {"item_id": f"v1|{number}|0 ж"}, _NOW - timedelta(seconds=number))
+        for number in range(5)
+    ]
+    ended = _NOW + timedelta(seconds=1)
+    done = evolve(entries[1], ended_at=ended, outcome="done", detail={"amount": "8.50"})
+    lost = evolve(entries[2], ended_at=ended, outcome="unknown", detail={"class": "ConnectionLost"})
+    failed = evolve(entries[3], ended_at=ended, outcome="failed")
+    async with open_store() as store:
+        _same(await store.open_entries(), [])
+        for entry in (*entries, done, lost, failed):
+            await store.write_entry(entry)
+    async with open_store() as store:
+        _same(await store.open_entries(), [entries[4], lost, entries[0]])
+        for entry in (entries[0], done, lost, failed):
+            _same(await store.read_entry(entry.id), entry)
+        _same(await store.read_entry("none"), None)
+
+
 async def it_can_be_closed_twice(open_store: Open) -> None:
     """As whatever is closed by several owners."""
     async with open_store() as store:
@@ -175,6 +197,7 @@ CHECKS: Final[tuple[Callable[[Open], Awaitable[None]], ...]] = (
     changes_are_numbered_in_order,
     many_users_are_found_at_once,
     one_run_at_a_time,
+    entries_of_the_journal_are_kept,
     it_can_be_closed_twice,
 )
 

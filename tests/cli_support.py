@@ -115,6 +115,21 @@ def press_ctrl_c() -> None:
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
+def pressing(server: Server, times: int) -> Callable[[Request], Any]:
+    """Act, press Ctrl-C so often, and answer where that was once."""
+
+    async def answer(request: Request) -> Response:
+        response = server.sandbox(request)
+        for _ in range(times):
+            press_ctrl_c()
+            # Until it was noticed, a second one would be the same.
+            while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return response
+
+    return answer
+
+
 def lines(text: str) -> list[list[str]]:
     """Return the columns of each line of a table that is not on a terminal."""
     return [line.split("\t") for line in text.splitlines()]

@@ -26,6 +26,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "buy": ("_buy", "Buy pulls of a pack for a user. Moves money."),
     "sell": ("_sell", "Sell items back. Moves money."),
     "ship": ("_ship", "Ship items to an address. Moves goods, and bills you."),
+    "reconcile": ("_reconcile", "Look up what became of calls whose outcome is open."),
     "api": ("_api", "Send one GET to the API, and print what it answers."),
     "doctor": ("_doctor", "Find out why calls fail, and what to do."),
     "sandbox": ("_sandbox", "Serve a sandbox of the API on this machine."),

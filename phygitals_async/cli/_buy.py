@@ -7,7 +7,7 @@ import click
 from phygitals_async import OutcomeUnknown, Pack, UserNotFound
 from phygitals_async.cli._asking import ask, sending, yes_option
 from phygitals_async.cli._browse import show_purchase
-from phygitals_async.cli._client import Connection, connects
+from phygitals_async.cli._client import Connection, connects, records
 from phygitals_async.cli._endings import Ending, Exit, say
 from phygitals_async.cli._output import json_option, usd
 from phygitals_async.sync import PhygitalsClient
@@ -23,6 +23,7 @@ from phygitals_async.sync import PhygitalsClient
 @yes_option
 @json_option
 @connects
+@records
 def buy(
     connection: Connection, pack_name: str, user_id: str, amount: int, wait: float, yes: bool, as_json: bool
 ) -> None:
@@ -41,7 +42,7 @@ def buy(
             if error is not None and "session_id" in error.readable:
                 return f"The answer named the purchase: {connection.command('purchase', error.readable['session_id'])}"
             look = connection.command("inventory", user_id)
-            return f"{user_id} had {before} items of this pack; if {look} shows more, it was bought."
+            return f"{user_id} had {before} items of this pack; if {look} shows more, it was bought.{connection.hint}"
 
         with sending("whether it was bought", find_out) as patience:
             session = api.start_purchase(pack.id, amount, user_id).session_id

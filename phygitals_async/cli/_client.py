@@ -10,13 +10,15 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import click
-from attrs import frozen
+from attrs import evolve, frozen
 
 from phygitals_async import PhygitalsClient as AsyncClient
 from phygitals_async import Request, Response, Transport
-from phygitals_async.cli._endings import go_on_with
+from phygitals_async.cli._endings import go_on_with, say
+from phygitals_async.cli._stores import journal_option
 from phygitals_async.config import Settings, resolve_settings
 from phygitals_async.observer import logger
+from phygitals_async.refresh import Store, open_store
 from phygitals_async.sync import PhygitalsClient
 
 
@@ -29,12 +31,14 @@ class Connection:
         base_url: Else the environment variable, else the environment's.
         deadline: Seconds each call may take.
         verbose: Whether each attempt is told on stderr.
+        journal: The address of the store that calls which move money or goods are written down in, or None.
     """
 
     environment: str | None
     base_url: str | None
     deadline: float
     verbose: bool
+    journal: str | None = None
 
     def settings(self) -> Settings:
         """Return where requests go, and the key.
@@ -50,13 +54,25 @@ class Connection:
             raise click.UsageError(msg)
         return resolve_settings(None, self.environment, self.base_url, "/api/v1")
 
-    def command(self, name: str, *arguments: str, user: str | None = None) -> str:
+    def command(self, name: str, *arguments: str, **options: str | None) -> str:
         """Return another command for the same environment, as one would type it."""
-        given = (("--environment", self.environment), ("--base-url", self.base_url), ("--user", user))
-        options = [text for option, value in given if value is not None for text in (option, value)]
+        given = {"environment": self.environment, "base-url": self.base_url, **options}
+        words = [word for option, value in given.items() if value is not None for word in (f"--{option}", value)]
         # After it, what begins with a dash is no option.
         rest = ["--"] if any(argument.startswith("-") for argument in arguments) else []
-        return go_on_with(name, *options, *rest, *arguments)
+        return go_on_with(name, *words, *rest, *arguments)
+
+    @property
+    def hint(self) -> str:
+        """What to say beside how to find out by hand what became of a call."""
+        if self.journal is None:
+            return ""
+        return f" Or let it be looked up: {self.command('reconcile', journal=self.typed_journal)}"
+
+    @property
+    def typed_journal(self) -> str | None:
+        """The journal as a command has to name it: not at all where the environment does."""
+        return None if self.journal == os.environ.get("PHYGITALS_JOURNAL") else self.journal
 
     def arguments(self) -> dict[str, Any]:
         """Return what a client takes, but for its transport."""
@@ -66,11 +82,13 @@ class Connection:
     @contextmanager
     def open(self, *, rate: float | None = None) -> Iterator[PhygitalsClient]:
         """Give a client while the block runs, which sends at most `rate` requests per second."""
-        with self.told(), PhygitalsClient(transport(), **self.arguments(), rate=rate) as api:
+        journal = None if self.journal is None else open_store(self.journal)
+        sends = transport() if journal is None else _ClosingToo(transport(), journal)
+        with self.told(), PhygitalsClient(sends, **self.arguments(), rate=rate, journal=journal) as api:
             yield api
 
     @asynccontextmanager
-    async def open_async(self, *, rate: float | None) -> AsyncIterator[AsyncClient]:
+    async def open_async(self, *, rate: float | None = None) -> AsyncIterator[AsyncClient]:
         """Give an async client while the block runs, which sends at most `rate` requests per second."""
         with self.told():
             async with AsyncClient(transport(), **self.arguments(), rate=rate) as api:
@@ -78,9 +96,8 @@ class Connection:
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """Let the library's log lines go to stderr while the block runs, or nowhere."""
-        handler = logging.StreamHandler() if self.verbose else logging.NullHandler()
-        handler.setFormatter(logging.Formatter("phygitals: %(message)s"))
+        """Let the library's log lines go to stderr while the block runs: errors, or all of them."""
+        handler = _Saying(logging.DEBUG if self.verbose else logging.ERROR)
         level = logger.level
         logger.addHandler(handler)
         if self.verbose:
@@ -90,6 +107,12 @@ class Connection:
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
+
+
+class _Saying(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it in one line, without a traceback."""
+        say(record.getMessage())
 
 
 class Remembering:
@@ -111,6 +134,21 @@ class Remembering:
     async def aclose(self) -> None:
         """Close the inner transport."""
         await self._inner.aclose()
+
+
+class _ClosingToo(Remembering):
+    """Closes a store with the transport, in the event loop that both belong to."""
+
+    def __init__(self, inner: Transport, store: Store) -> None:
+        super().__init__(inner)
+        self._store = store
+
+    async def aclose(self) -> None:
+        """Close both."""
+        try:
+            await super().aclose()
+        finally:
+            await self._store.aclose()
 
 
 def transport() -> Transport:
@@ -140,3 +178,14 @@ def connects(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, connection=Connection(environment, base_url, deadline, verbose), **others)
 
     return with_connection
+
+
+def records(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command that moves money or goods the option that names a journal; goes below `connects`."""
+
+    @journal_option()
+    @functools.wraps(command)
+    def with_journal(*args: Any, connection: Connection, journal: str | None, **others: Any) -> Any:
+        return command(*args, connection=evolve(connection, journal=journal), **others)
+
+    return with_journal

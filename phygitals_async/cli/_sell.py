@@ -9,7 +9,7 @@ import click
 
 from phygitals_async import AuthenticationError, NotOwned, OutcomeUnknown, PhygitalsError, Sellback
 from phygitals_async.cli._asking import ask, sending, yes_option
-from phygitals_async.cli._client import Connection, connects
+from phygitals_async.cli._client import Connection, connects, records
 from phygitals_async.cli._endings import Ending, Exit, say
 from phygitals_async.cli._errors import status_of
 from phygitals_async.cli._output import json_option, moment, print_json, usd
@@ -25,6 +25,7 @@ from phygitals_async.sync import PhygitalsClient
 @yes_option
 @json_option
 @connects
+@records
 def sell(connection: Connection, item_ids: tuple[str, ...], user: str | None, yes: bool, as_json: bool) -> int:
     """Sell items back. Moves money.
 
@@ -41,7 +42,7 @@ def sell(connection: Connection, item_ids: tuple[str, ...], user: str | None, ye
         except KeyboardInterrupt:
             if not left:
                 return code
-            again = connection.command("sell", *left, user=user)
+            again = connection.command("sell", *left, user=user, journal=connection.typed_journal)
             msg = f"interrupted; go on with the other {len(left)}: {again}"
             raise Ending(msg, Exit.INTERRUPTED) from None
     if left:
@@ -75,7 +76,7 @@ def _sell(api: PhygitalsClient, connection: Connection, left: list[str], user: s
         look = connection.command("inventory", "USER" if user is None else user)
         named = "" if error is None or "amount" not in error.readable else f" for USD {usd(error.readable['amount'])}"
         rest = f" Not tried: {', '.join(left)}." if left else ""
-        return f"If {look} no longer shows {item_id}, it was sold{named}.{rest}"
+        return f"If {look} no longer shows {item_id}, it was sold{named}.{rest}{connection.hint}"
 
     try:
         with sending(f"whether {item_id} was sold", find_out) as patience:

@@ -12,7 +12,7 @@ import click
 
 from phygitals_async import AddressRejected, Destination, OutcomeUnknown, ShippingQuote, ShippingQuotes
 from phygitals_async.cli._asking import ask, sending, yes_option
-from phygitals_async.cli._client import Connection, connects
+from phygitals_async.cli._client import Connection, connects, records
 from phygitals_async.cli._endings import Ending, Exit, say
 from phygitals_async.cli._output import json_option, print_json, usd
 
@@ -35,6 +35,7 @@ def _address(command: Any) -> Any:
 @yes_option
 @json_option
 @connects
+@records
 def ship(
     connection: Connection,
     item_ids: tuple[str, ...],
@@ -67,7 +68,8 @@ def ship(
             if error is not None and "order_id" in error.readable:
                 return f"The answer named an order: {connection.command('order', error.readable['order_id'])}"
             look = connection.command("inventory", "USER" if user is None else user)
-            return f"If {look} no longer shows the items, they are in an order whose id is lost: ask the vendor."
+            lost = "they are in an order whose id is lost: ask the vendor."
+            return f"If {look} no longer shows the items, {lost}{connection.hint}"
 
         with sending("whether it was ordered", find_out):
             accepted = api.request_shipping(quote.id)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,6 +18,17 @@ store_option = click.option(
     metavar="PATH-OR-URL",
     help="The file of the store, or the postgresql:// URL of one; else PHYGITALS_STORE.",
 )
+
+
+def journal_option(*, required: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option that names a journal."""
+    return click.option(
+        "--journal",
+        required=required,
+        envvar="PHYGITALS_JOURNAL",
+        metavar="PATH-OR-URL",
+        help="The store that calls which move money or goods are written down in; else PHYGITALS_JOURNAL.",
+    )
 
 
 def existing_store(place: str) -> Store:

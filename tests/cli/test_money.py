@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-import signal
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cli_support import Server, lines, press_ctrl_c
+from cli_support import Server, lines, pressing
 from phygitals_async import Item, OutcomeUnknown, Request, Response
 from phygitals_async.cli._asking import sending
 from phygitals_async.cli._endings import Ending, Exit
@@ -197,21 +196,6 @@ def test_a_lost_order_whose_id_can_be_read(server: Server) -> None:
 
 
 # Ctrl-C on the way
-
-
-def pressing(server: Server, times: int) -> Callable[[Request], Any]:
-    """Act, press Ctrl-C so often, and answer where that was once."""
-
-    async def answer(request: Request) -> Response:
-        response = server.sandbox(request)
-        for _ in range(times):
-            press_ctrl_c()
-            # Until it was noticed, a second one would be the same.
-            while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-        return response
-
-    return answer
 
 
 @pytest.mark.parametrize("action", ["buy", "sell", "ship"])

@@ -11,6 +11,7 @@ from click import testing
 from cli_support import Server, served
 
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+_PLACES = ("PHYGITALS_STORE", "PHYGITALS_JOURNAL")
 
 
 @pytest.fixture
@@ -22,10 +23,12 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _the_usual_surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whoever started the tests may ignore Ctrl-C, or live behind a proxy."""
+    """Whoever started the tests may ignore Ctrl-C, live behind a proxy, or have a store."""
     for name in _PROXIES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+    for name in _PLACES:
+        monkeypatch.delenv(name, raising=False)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -13,7 +13,7 @@ from attrs import evolve, field, frozen
 
 from phygitals_async._api_key import ApiKey
 from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE, FanOut
-from phygitals_async._bulk.outcomes import Failed, Found, Outcome
+from phygitals_async._bulk.outcomes import Failed, Outcome
 from phygitals_async._calls.answers import Taken, taking
 from phygitals_async._checks import has_surrogate
 from phygitals_async.client import PhygitalsClient
@@ -237,25 +237,29 @@ class _Job:
     def _take(self, outcome: Outcome[str, Inventory]) -> None:
         if not self._batch.users:
             self._batch = _Batch(time.monotonic())
-        match outcome:
-            case Found(user_id, inventory) if not inventory.unreadable:
-                self._asked += 1
-                self._take_inventory(user_id, inventory)
-            case Found(user_id, inventory):
-                self._asked += 1
-                problems = [problem for row in inventory.unreadable for problem in row.problems]
-                self._fail(user_id, DecodeError("some items cannot be read", problems=problems, partial=inventory))
-            case Failed(user_id, UserNotFound()):
-                self._asked += 1
-                self._take_stranger(user_id)
-            case Failed(user_id, NotAttempted() | ClientClosed() | AuthenticationError() as error):
-                del self._pending[user_id]
-                # The refused key says more than what was not attempted for it.
-                if self._stopped_by is None or isinstance(error, AuthenticationError):
-                    self._stopped_by = error
-            case Failed(user_id, error):
-                self._asked += 1
-                self._fail(user_id, error)
+        if isinstance(outcome, Failed):
+            self._take_failure(outcome.key, outcome.error)
+            return
+        self._asked += 1
+        if outcome.value.unreadable:
+            problems = [problem for row in outcome.value.unreadable for problem in row.problems]
+            unreadable = DecodeError("some items cannot be read", problems=problems, partial=outcome.value)
+            self._fail(outcome.key, unreadable)
+        else:
+            self._take_inventory(outcome.key, outcome.value)
+
+    def _take_failure(self, user_id: str, error: PhygitalsError) -> None:
+        if isinstance(error, NotAttempted | ClientClosed | AuthenticationError):
+            del self._pending[user_id]
+            # The refused key says more than what was not attempted for it.
+            if self._stopped_by is None or isinstance(error, AuthenticationError):
+                self._stopped_by = error
+            return
+        self._asked += 1
+        if isinstance(error, UserNotFound):
+            self._take_stranger(user_id)
+        else:
+            self._fail(user_id, error)
 
     def _fail(self, user_id: str, error: PhygitalsError) -> None:
         self._pending.pop(user_id, None)

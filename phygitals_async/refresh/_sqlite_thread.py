@@ -148,7 +148,7 @@ class SqliteThread:
             lock = self._connect(self._path.with_name(self._path.name + ".lock"), 0.0)
             try:
                 lock.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError as error:
+            except sqlite3.Error as error:
                 lock.close()
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                     raise

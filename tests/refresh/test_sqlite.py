@@ -243,6 +243,26 @@ async def test_a_run_of_another_process_keeps_the_store(tmp_path: Path) -> None:
             assert (await refresh(api(), ["a"], store)).run.known == 1
 
 
+def test_a_run_that_is_cancelled_while_the_thread_locks_the_store_gives_it_back(tmp_path: Path) -> None:
+    """Cancelled as asyncio does it, which no scope keeps away from a thread."""
+
+    async def main() -> None:
+        async with SqliteStore(tmp_path / "store.db") as store:
+            hold = threading.Event()
+            holding = asyncio.create_task(store._thread.do(lambda _: hold.wait(60)))
+            await asyncio.sleep(0)
+            acquiring = asyncio.create_task(store.acquire())
+            await asyncio.sleep(0)
+            acquiring.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await acquiring
+            hold.set()
+            await holding
+            await store.acquire()
+
+    asyncio.run(main())
+
+
 async def test_everything_is_done_in_one_thread_that_ends_with_the_store(tmp_path: Path) -> None:
     """However many tasks use it at once."""
     before = {*threading.enumerate()}

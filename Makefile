@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check unit wheel lowest prism soak bench faults openapi sync dist clean
+.PHONY: demo test check unit wheel lowest prism soak kills bench faults openapi sync dist clean
 .DEFAULT_GOAL := test
 
 # The library with what the demo shows; enough for `make demo`.
@@ -64,8 +64,12 @@ SECONDS ?= 120
 soak: $(VENV)/.dev
 	$(BIN)/python tests/soak.py --seconds $(SECONDS)
 
+# A refresh of 20,000 users, killed at 20 random moments: KILLS="--store postgresql://..." for another store.
+kills: $(VENV)/.dev
+	$(BIN)/python tests/refresh_kills.py $(KILLS)
+
 bench: $(VENV)/.dev
-	@for question in decode bulk single memory imports throttled; do $(BIN)/python -m benchmarks.$$question || exit 1; done
+	@for question in decode bulk single memory imports throttled refresh; do $(BIN)/python -m benchmarks.$$question || exit 1; done
 
 # What comes of every fault under every operation on every transport; WORDS="429" shows only some.
 faults: $(VENV)/.dev

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.memory import client, resident_mib
 from benchmarks.payloads import inventory
 from benchmarks.server import canned_server
 from phygitals_async import PhygitalsClient, Request, Response
@@ -28,13 +30,6 @@ async def look_up(url: str, users: int) -> None:
         api.stream_inventories(ids, limit=LIMIT) as outcomes,
     ):
         assert sum([1 async for _ in outcomes]) == users
-
-
-async def keep(url: str, users: int, path: Path) -> RefreshReport:
-    """Look them up, and keep them in a file."""
-    ids = (f"user_{n}" for n in range(users))
-    async with PhygitalsClient(api_key="sandbox-bench", base_url=url) as api, SqliteStore(path) as store:
-        return await refresh(api, ids, store, limit=LIMIT)
 
 
 def measure(run: Callable[[], object]) -> tuple[float, float]:
@@ -77,36 +72,71 @@ async def from_memory(market: Market, users: int, path: Path | None) -> None:
 
 def cost_of_keeping(users: int, folder: Path, rounds: int) -> None:
     """Print what the store takes of the CPU: a first run, and one in which 1 % of the users changed."""
-    rows = []
-    for number in range(rounds):
-        path = folder / f"{number}.db"
-        market = Market(100)
-        with canned_server(ITEMS) as url:
-            over_http, _ = measure(lambda url=url: asyncio.run(look_up(url, users)))
-        bare, _ = measure(lambda: asyncio.run(from_memory(market, users, None)))
-        first, seconds = measure(lambda: asyncio.run(from_memory(market, users, path)))
-        market.day = 1
-        second, again = measure(lambda: asyncio.run(from_memory(market, users, path)))
-        size = path.stat().st_size / 2**20
-        rows.append((over_http, bare, first - bare, second - bare, seconds, again, size))
-    over_http, bare, first, second, seconds, again, size = (sorted(column)[rounds // 2] for column in zip(*rows))
-    each = 1e6 / users
-    print(f"{users:,} users of {ITEMS} items, medians of {rounds} rounds")
-    print(f"  lookup over loopback HTTP           {over_http * each:8.1f} us of CPU per user")
-    print(f"  lookup from memory                  {bare * each:8.1f}")
-    print(f"  the store's own, first run          {first * each:8.1f}   {first / over_http:.2f} x the lookup's")
-    print(f"  the store's own, 1 % changed        {second * each:8.1f}   {first / second:.1f} x cheaper than the first")
-    print(f"  whole runs                          {seconds:8.1f} s first, {again:.1f} s second; file {size:.0f} MiB")
+    rounds_of = [_one_round(users, folder / f"{number}.db") for number in range(rounds)]
+    over_http, bare, first, second, seconds, again, size = map(statistics.median, zip(*rounds_of, strict=True))
+    print(f"{users:,} users of {ITEMS} items  (median of {rounds} rounds)")
+    print(f"  {'':40}{'us of CPU per user':>20}")
+    for name, cpu, note in (
+        ("lookup over loopback HTTP", over_http, ""),
+        ("lookup from memory", bare, ""),
+        ("keeping, first run", first, f"{first / over_http:.2f} x the lookup over HTTP"),
+        ("keeping, 1 % of the users changed", second, f"{first / second:.1f} x cheaper than the first"),
+    ):
+        print(f"  {name:40}{cpu / users * 1e6:20.1f}  {note}")
+    print(f"  from memory, in all: {seconds:.1f} s first, {again:.1f} s second; the file has {size:.0f} MiB")
+
+
+def _one_round(users: int, path: Path) -> tuple[float, ...]:
+    market = Market(100)
+    with canned_server(ITEMS) as url:
+        over_http, _ = measure(lambda: asyncio.run(look_up(url, users)))
+    before, _ = measure(lambda: asyncio.run(from_memory(market, users, None)))
+    first, seconds = measure(lambda: asyncio.run(from_memory(market, users, path)))
+    market.day = 1
+    second, again = measure(lambda: asyncio.run(from_memory(market, users, path)))
+    after, _ = measure(lambda: asyncio.run(from_memory(market, users, None)))
+    # The machine's speed drifts.
+    bare = (before + after) / 2
+    return over_http, bare, first - bare, second - bare, seconds, again, path.stat().st_size / 2**20
+
+
+async def growth(users: int, path: Path) -> None:
+    """Print the memory that a run takes as it goes on."""
+    start = resident_mib()
+    print(f"{users:,} users of 1 item, from memory: {start:.0f} MiB at the start")
+
+    began, next_one = time.perf_counter(), 1000
+
+    def shown(report: RefreshReport) -> None:
+        nonlocal next_one
+        if report.run.done >= next_one:
+            print(
+                f"  {report.run.done:>12,} users  {resident_mib():7.1f} MiB  {report.run.done / _since(began):,.0f}/s"
+            )
+            next_one = min(next_one * 10, next_one + users // 4)
+
+    ids = (f"user_{n:09d}" for n in range(users))
+    async with client() as api, SqliteStore(path) as store:
+        await refresh(api, ids, store, limit=LIMIT, on_commit=shown)
+
+
+def _since(began: float) -> float:
+    return time.perf_counter() - began
 
 
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--many", type=int, default=1_000_000, help="users of the run whose memory is shown, or 0")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         cost_of_keeping(options.users, Path(folder), options.rounds)
+        if options.many:
+            path = Path(folder) / "many.db"
+            asyncio.run(growth(options.many, path))
+            print(f"  the file has {path.stat().st_size / 2**20:,.0f} MiB")
 
 
 if __name__ == "__main__":

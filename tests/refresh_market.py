@@ -53,8 +53,10 @@ def differences(user_id: str, day: int) -> list[tuple[str, str | None, float | N
         was_known = cards is not None
         if cards is None:
             continue
-        for card in sorted({*cards, *(last or {})}) if last is not None else ():
-            before, after = (last or {}).get(card), cards.get(card)
+        # What a new user owns is not told as bought.
+        former = cards if last is None else last
+        for card in sorted({*cards, *former}):
+            before, after = former.get(card), cards.get(card)
             kind = "bought" if before is None else "gone" if after is None else "repriced"
             if before != after:
                 told.append((kind, card, before, after))

@@ -329,6 +329,14 @@ async def test_a_shipping_request_whose_answer_is_lost() -> None:
     assert (await world.finding()).verdict is Verdict.UNDECIDED
 
 
+async def test_quotes_without_a_journal() -> None:
+    """They are what they always were."""
+    world = World()
+    api = PhygitalsClient(world.transport, api_key="sandbox-test")
+    assert (await api.quote_shipping([world.item.id], HOME)).quotes
+    assert entries(world.store) == []
+
+
 async def test_a_shipping_request_of_a_quote_that_nothing_is_known_of() -> None:
     """Made without the journal, or without an owner."""
     world = world_before("request")

@@ -9,13 +9,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 import anyio
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
-from phygitals_async._api_key import ApiKey
 from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE, FanOut
-from phygitals_async._bulk.outcomes import Failed, Found, Outcome
-from phygitals_async._calls.answers import Taken, taking
-from phygitals_async._checks import has_surrogate
+from phygitals_async._bulk.outcomes import Failed, Outcome
+from phygitals_async._calls.answers import taking
 from phygitals_async.client import PhygitalsClient
 from phygitals_async.errors import (
     AuthenticationError,
@@ -29,18 +27,16 @@ from phygitals_async.errors import (
 )
 from phygitals_async.models import Inventory
 from phygitals_async.observer import logger
+from phygitals_async.refresh._batch import Batch, Bodies, can_be_kept, counted
 from phygitals_async.refresh._changes import ChangeKind, Difference, differences
 from phygitals_async.refresh._snapshots import checksum, compress, decode, digests, encode
 from phygitals_async.refresh._sources import UserIds, check_ids, groups
 from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
-from phygitals_async.transport import Response
 
 # A commit holds so many users at most, and none that waited so many seconds when another outcome comes.
 _COMMIT_USERS: Final = 500
 _COMMIT_SECONDS: Final = 1.0
 _MOST_FAILURES: Final = 100
-# In bytes.
-_LONGEST_ID: Final = 2000
 
 
 @frozen
@@ -137,34 +133,6 @@ async def _begin(store: Store, name: str | None, resume: bool) -> Run:
     return Run(number, name or f"{now:%Y%m%dT%H%M%SZ}-{number}", now)
 
 
-@frozen
-class _Batch:
-    """What the next commit is going to hold."""
-
-    began: float
-    users: dict[str, StoredUser] = field(factory=dict)
-    snapshots: dict[str, bytes] = field(factory=dict)
-    news: dict[str, list[Difference]] = field(factory=dict)
-    # Those to be compared with the snapshot before.
-    moved: dict[str, Inventory] = field(factory=dict)
-    # Those of them whose cards are the same, at other prices.
-    repriced: set[str] = field(factory=set)
-
-
-class _Bodies(Taken):
-    """Keeps the body of the last answer: comparing it with the former is cheaper than comparing what is made of it."""
-
-    _body = b""
-
-    def note(self, response: Response, attempts: int, key: ApiKey) -> None:
-        self._body = response.body
-
-    def take(self, user_id: str) -> bytes | None:
-        """Return the body, if there is one and it is this user's: a client may be wrapped in what answers from afar."""
-        body, self._body = self._body, b""
-        return body if encode(user_id) in body else None
-
-
 class _Job:
     """One call of `refresh`."""
 
@@ -172,10 +140,10 @@ class _Job:
         self._store = store
         self._run = run
         self._on_commit = on_commit
-        self._batch = _Batch(time.monotonic())
+        self._batch = Batch(time.monotonic())
         # What the store knows of those who are read and not committed; None for one it does not know.
         self._pending: dict[str, StoredUser | None] = {}
-        self._bodies = _Bodies()
+        self._bodies = Bodies()
         # Whether it is known what the store holds: where a commit fails or is cut short, it may or may not have it.
         self._is_certain = True
         self._asked = 0
@@ -194,9 +162,9 @@ class _Job:
         """Yield the ids that this run has not looked up, each once."""
         async with aclosing(groups(user_ids, self._store)) as source:
             async for group in source:
-                stored = await self._store.users([user_id for user_id in group if _can_be_kept(user_id)])
+                stored = await self._store.users([user_id for user_id in group if can_be_kept(user_id)])
                 for user_id in group:
-                    if not _can_be_kept(user_id):
+                    if not can_be_kept(user_id):
                         self._fail(user_id, InvalidArgumentError("no store can keep such a user id"))
                         continue
                     before = stored.get(user_id)
@@ -236,26 +204,30 @@ class _Job:
 
     def _take(self, outcome: Outcome[str, Inventory]) -> None:
         if not self._batch.users:
-            self._batch = _Batch(time.monotonic())
-        match outcome:
-            case Found(user_id, inventory) if not inventory.unreadable:
-                self._asked += 1
-                self._take_inventory(user_id, inventory)
-            case Found(user_id, inventory):
-                self._asked += 1
-                problems = [problem for row in inventory.unreadable for problem in row.problems]
-                self._fail(user_id, DecodeError("some items cannot be read", problems=problems, partial=inventory))
-            case Failed(user_id, UserNotFound()):
-                self._asked += 1
-                self._take_stranger(user_id)
-            case Failed(user_id, NotAttempted() | ClientClosed() | AuthenticationError() as error):
-                del self._pending[user_id]
-                # The refused key says more than what was not attempted for it.
-                if self._stopped_by is None or isinstance(error, AuthenticationError):
-                    self._stopped_by = error
-            case Failed(user_id, error):
-                self._asked += 1
-                self._fail(user_id, error)
+            self._batch = Batch(time.monotonic())
+        if isinstance(outcome, Failed):
+            self._take_failure(outcome.key, outcome.error)
+            return
+        self._asked += 1
+        if outcome.value.unreadable:
+            problems = [problem for row in outcome.value.unreadable for problem in row.problems]
+            unreadable = DecodeError("some items cannot be read", problems=problems, partial=outcome.value)
+            self._fail(outcome.key, unreadable)
+        else:
+            self._take_inventory(outcome.key, outcome.value)
+
+    def _take_failure(self, user_id: str, error: PhygitalsError) -> None:
+        if isinstance(error, NotAttempted | ClientClosed | AuthenticationError):
+            del self._pending[user_id]
+            # The refused key says more than what was not attempted for it.
+            if self._stopped_by is None or isinstance(error, AuthenticationError):
+                self._stopped_by = error
+            return
+        self._asked += 1
+        if isinstance(error, UserNotFound):
+            self._take_stranger(user_id)
+        else:
+            self._fail(user_id, error)
 
     def _fail(self, user_id: str, error: PhygitalsError) -> None:
         self._pending.pop(user_id, None)
@@ -292,7 +264,7 @@ class _Job:
 
     async def _commit(self) -> None:
         """Commit the batch, with the counts that it brings the run to."""
-        batch, self._batch = self._batch, _Batch(time.monotonic())
+        batch, self._batch = self._batch, Batch(time.monotonic())
         former = await self._store.snapshots(list(batch.moved)) if batch.moved else {}
         for user_id, inventory in batch.moved.items():
             batch.news.setdefault(user_id, []).extend(differences(decode(former[user_id]), inventory))
@@ -301,7 +273,7 @@ class _Job:
             StoredChanges(0, self._run.number, user_id, now, compress(encode(news)))
             for user_id, news in batch.news.items()
         ]
-        run, self._is_certain = _counted(self._run, batch), False
+        run, self._is_certain = counted(self._run, batch), False
         await self._store.commit(run, list(batch.users.values()), batch.snapshots, changes)
         self._run, self._is_certain = run, True
         for user_id in batch.users:
@@ -309,22 +281,3 @@ class _Job:
         logger.debug("refresh %s: committed %d users", self._run.name, len(batch.users))
         if self._on_commit is not None:
             self._on_commit(self.report())
-
-
-def _counted(run: Run, batch: _Batch) -> Run:
-    known = sum(user.known for user in batch.users.values())
-    return evolve(
-        run,
-        known=run.known + known,
-        unknown=run.unknown + len(batch.users) - known,
-        changed=run.changed + len(batch.news),
-        repriced=run.repriced + len(batch.repriced),
-        changes=run.changes + sum(map(len, batch.news.values())),
-    )
-
-
-def _can_be_kept(user_id: object) -> bool:
-    # PostgreSQL has no place for the character 0 in a text, nor for a long one in an index.
-    if not isinstance(user_id, str) or "\0" in user_id or has_surrogate(user_id):
-        return False
-    return len(user_id) <= _LONGEST_ID // 4 or len(user_id.encode()) <= _LONGEST_ID

@@ -14,7 +14,8 @@ from phygitals_async.models import Inventory
 from phygitals_async.refresh._store import Store
 from phygitals_async.version import VERSION
 
-_encode: Final = msgspec.json.Encoder().encode
+# Classes of the caller's own may hold anything besides what the models do, which alone is read back.
+_encode: Final = msgspec.json.Encoder(enc_hook=str).encode
 _decode: Final = msgspec.json.Decoder(Inventory).decode
 _PAGE: Final = 200
 # Cards are written over and over with the same names: the fastest level does nearly as well as the best.

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from inspect import isasyncgen, isgenerator
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from phygitals_async._bulk.keys import check_keys
 from phygitals_async.errors import InvalidArgumentError
@@ -70,7 +70,7 @@ async def _of_iterable(user_ids: Iterable[str]) -> AsyncGenerator[list[str], Non
 
 
 async def _of_async_iterable(user_ids: AsyncIterable[str]) -> AsyncGenerator[list[str], None]:
-    iterator = aiter(user_ids)
+    iterator: Any = aiter(user_ids)
     group: list[str] = []
     try:
         async for user_id in iterator:

@@ -74,7 +74,21 @@ class SqliteThread:
         Raises:
             StoreBusy: It is locked.
         """
-        await self.do(self._acquire)
+        got = []
+
+        def acquire(_: sqlite3.Connection) -> None:
+            self._acquire()
+            got.append(True)
+
+        def give_back() -> None:
+            if got:
+                self._release()
+
+        try:
+            await self.do(acquire)
+        except BaseException:  # Whoever is cancelled while the thread works does not come to release it. Passed on.
+            self._executor.submit(give_back)
+            raise
 
     async def release(self) -> None:
         """Unlock it."""
@@ -143,12 +157,12 @@ class SqliteThread:
         connection.execute(f"PRAGMA application_id = {_APPLICATION}")
         connection.execute(f"PRAGMA user_version = {len(self._steps)}")
 
-    def _acquire(self, _: sqlite3.Connection) -> None:
+    def _acquire(self) -> None:
         if self._lock is None:
             lock = self._connect(self._path.with_name(self._path.name + ".lock"), 0.0)
             try:
                 lock.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError as error:
+            except sqlite3.Error as error:
                 lock.close()
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                     raise

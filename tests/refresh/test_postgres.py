@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 import trio
@@ -73,7 +72,7 @@ async def test_a_connection_that_is_lost_ends_the_run_and_it_can_be_gone_on_with
         assert len([change async for change in read_changes(store)]) == 1000
 
 
-async def _slowly(ids: Iterator[str], cutting: asyncio.Task[None]) -> Any:
+async def _slowly(ids: Iterator[str], cutting: asyncio.Task[None]) -> AsyncIterator[str]:
     for number, user_id in enumerate(ids):
         if number == 600:
             await cutting

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from attrs import evolve
+from attrs import evolve, frozen
 
 from phygitals_async import (
     AuthenticationError,
@@ -25,6 +25,7 @@ from phygitals_async import (
     ServerError,
     StoreBusy,
     StoreFull,
+    build_converter,
     fan_out,
 )
 from phygitals_async.refresh import ChangeKind, MemoryStore, Run, read_changes, read_inventories, refresh
@@ -563,6 +564,34 @@ async def test_a_client_wrapped_in_what_answers_otherwise() -> None:
     world.give("b", "Mewtwo")
     await refresh(api, ["a", "b"], world.store)
     assert (await world.changes())[-1] == ("b", "bought", None, "Mewtwo")
+
+
+@frozen(kw_only=True)
+class Odd(Inventory):
+    """What a caller's own converter may make of an answer."""
+
+    note: complex = 1j
+
+
+async def test_inventories_of_a_class_of_the_callers_own() -> None:
+    """What the library knows of them is kept and compared."""
+    world = World("a")
+    converter = build_converter()
+    plain = build_converter()
+    converter.register_structure_hook(
+        Inventory, lambda value, _: Odd(**_fields(plain.structure(value, Inventory)), note=2j)
+    )
+    api = PhygitalsClient(world.transport, api_key="sandbox-test", converter=converter)
+    await refresh(api, ["a"], world.store)
+    world.give("a", "Mewtwo")
+    await refresh(api, ["a"], world.store)
+    assert [after for _, _, _, after in await world.changes()] == [None, "Mewtwo"]
+    (kept,) = [inventory async for inventory in read_inventories(world.store)]
+    assert kept == await world.api.get_inventory("a")
+
+
+def _fields(inventory: Inventory) -> dict[str, Any]:
+    return {"user_id": inventory.user_id, "items": inventory.items}
 
 
 async def test_changes_of_a_run_that_began_while_they_were_read() -> None:

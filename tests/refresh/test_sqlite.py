@@ -25,6 +25,7 @@ from phygitals_async import (
     StoreTooNew,
     StoreUnavailable,
 )
+from phygitals_async.journal import JournalEntry
 from phygitals_async.refresh import (
     Run,
     SqliteStore,
@@ -136,6 +137,10 @@ async def test_what_is_kept_and_cannot_be_read_is_told(tmp_path: Path) -> None:
         await store.commit(RUN, snapshots={"user_0": zlib.compress(b"[]")})
         with pytest.raises(StoreCorrupt, match="a snapshot cannot be read"):
             _ = [inventory async for inventory in read_inventories(store)]
+        await store.write_entry(JournalEntry("1", "sell_back", {}, RUN.started_at))
+        await store._thread.write(lambda connection: connection.execute("UPDATE journal SET entry = '{}'").fetchall())
+        with pytest.raises(StoreCorrupt, match="an entry of the journal cannot be read"):
+            await store.open_entries()
 
 
 async def test_a_store_of_a_newer_version_is_told_and_left_alone(tmp_path: Path) -> None:
@@ -193,6 +198,10 @@ async def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "store.db") as store:
         with pytest.raises(StoreUnavailable):
             await store.acquire()
+    (tmp_path / "other.db.lock").write_text("no lock of ours\n" * 1000)
+    async with SqliteStore(tmp_path / "other.db") as store:
+        with pytest.raises(StoreCorrupt):
+            await store.acquire()
 
 
 async def test_a_commit_that_fails_halfway_leaves_nothing(tmp_path: Path) -> None:
@@ -232,6 +241,26 @@ async def test_a_run_of_another_process_keeps_the_store(tmp_path: Path) -> None:
             other.kill()
             other.wait()
             assert (await refresh(api(), ["a"], store)).run.known == 1
+
+
+def test_a_run_that_is_cancelled_while_the_thread_locks_the_store_gives_it_back(tmp_path: Path) -> None:
+    """Cancelled as asyncio does it, which no scope keeps away from a thread."""
+
+    async def main() -> None:
+        async with SqliteStore(tmp_path / "store.db") as store:
+            hold = threading.Event()
+            holding = asyncio.create_task(store._thread.do(lambda _: hold.wait(60)))
+            await asyncio.sleep(0)
+            acquiring = asyncio.create_task(store.acquire())
+            await asyncio.sleep(0)
+            acquiring.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await acquiring
+            hold.set()
+            await holding
+            await store.acquire()
+
+    asyncio.run(main())
 
 
 async def test_everything_is_done_in_one_thread_that_ends_with_the_store(tmp_path: Path) -> None:

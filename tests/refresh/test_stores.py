@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from phygitals_async.refresh import MemoryStore, PostgresStore, SqliteStore, Store, conformance
+import phygitals_async.refresh as refresh_module
+from phygitals_async.refresh import (
+    MemoryStore,
+    PostgresStore,
+    Run,
+    SqliteStore,
+    Store,
+    StoredUser,
+    conformance,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -22,6 +33,41 @@ async def test_conformance(kind: str, check: Any, tmp_path: Path) -> None:
         return memory if kind == "memory" else SqliteStore(tmp_path / "store.db")
 
     await check(open_store)
+
+
+class Forgetful(MemoryStore):
+    """A store that loses what it is given last."""
+
+    async def commit(self, run: Run, users: Sequence[StoredUser] = (), *rest: Any, **more: Any) -> None:
+        """Commit all but one user."""
+        await super().commit(run, users[:-1], *rest, **more)
+
+
+class Shared(MemoryStore):
+    """A store that lets everybody in."""
+
+    async def acquire(self) -> None:
+        """Refuse nobody."""
+
+
+@pytest.mark.parametrize(("store", "finds"), [(Forgetful(), "expected .*, found"), (Shared(), "a second run got")])
+async def test_the_checks_find_what_is_wrong(store: MemoryStore, finds: str) -> None:
+    """A store that does not keep what it promises fails some of them."""
+    found = ""
+    for check in conformance.CHECKS:
+        try:
+            await check(lambda: store)
+        except (AssertionError, IndexError) as error:
+            found += f"{error}\n"
+    assert re.search(finds, found)
+
+
+async def test_the_module_offers_its_names_and_no_other() -> None:
+    """They are loaded when they are first asked for."""
+    assert sorted(refresh_module.__all__) == dir(refresh_module)
+    assert all(getattr(refresh_module, name) is not None for name in refresh_module.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = refresh_module.nonsense
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

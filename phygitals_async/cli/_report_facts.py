@@ -24,7 +24,7 @@ _ABOUT_USERS: Final = (ChangeKind.NEW_USER, ChangeKind.UNKNOWN_USER)
 Owned: TypeAlias = tuple[Decimal, str, Item]
 
 
-@frozen
+@frozen(eq=False)
 class Facts:
     """What a report tells.
 

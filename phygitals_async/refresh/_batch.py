@@ -25,7 +25,8 @@ class Batch:
 
     Attributes:
         began: When the first of it came, in seconds.
-        users: What is now known of them.
+        users: What is now known of those of whom something is new.
+        seen: The others, and whether they are known.
         snapshots: The new ones.
         news: What there is to tell.
         moved: Those to be compared with the snapshot before.
@@ -34,10 +35,16 @@ class Batch:
 
     began: float
     users: dict[str, StoredUser] = field(factory=dict)
+    seen: dict[str, bool] = field(factory=dict)
     snapshots: dict[str, bytes] = field(factory=dict)
     news: dict[str, list[Difference]] = field(factory=dict)
     moved: dict[str, Inventory] = field(factory=dict)
     repriced: set[str] = field(factory=set)
+
+    @property
+    def size(self) -> int:
+        """How many users it has."""
+        return len(self.users) + len(self.seen)
 
 
 class Bodies(Taken):
@@ -57,11 +64,11 @@ class Bodies(Taken):
 
 def counted(run: Run, batch: Batch) -> Run:
     """Return the run with what a batch adds to its counts."""
-    known = sum(user.known for user in batch.users.values())
+    known = sum(user.known for user in batch.users.values()) + sum(batch.seen.values())
     return evolve(
         run,
         known=run.known + known,
-        unknown=run.unknown + len(batch.users) - known,
+        unknown=run.unknown + batch.size - known,
         changed=run.changed + len(batch.news),
         repriced=run.repriced + len(batch.repriced),
         changes=run.changes + sum(map(len, batch.news.values())),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
@@ -162,11 +163,12 @@ class _Job:
         """Yield the ids that this run has not looked up, each once."""
         async with aclosing(groups(user_ids, self._store)) as source:
             async for group in source:
-                stored = await self._store.users([user_id for user_id in group if can_be_kept(user_id)])
-                for user_id in group:
-                    if not can_be_kept(user_id):
+                kept = [user_id for user_id in group if can_be_kept(user_id)]
+                if len(kept) < len(group):
+                    for user_id in itertools.filterfalse(can_be_kept, group):
                         self._fail(user_id, InvalidArgumentError("no store can keep such a user id"))
-                        continue
+                stored = await self._store.users(kept)
+                for user_id in kept:
                     before = stored.get(user_id)
                     if user_id in self._pending or (before is not None and before.run == self._run.number):
                         self._skipped += 1
@@ -186,7 +188,7 @@ class _Job:
                     if self._is_due():
                         await self._commit()
         except BaseException:  # Cancellation too: what was answered is worth keeping; passed on.
-            if self._batch.users and self._is_certain:
+            if self._batch.size and self._is_certain:
                 with anyio.CancelScope(shield=True), suppress(StoreError):
                     await self._commit()
             raise
@@ -198,12 +200,10 @@ class _Job:
 
     def _is_due(self) -> bool:
         batch = self._batch
-        return len(batch.users) >= _COMMIT_USERS or (
-            bool(batch.users) and time.monotonic() - batch.began >= _COMMIT_SECONDS
-        )
+        return batch.size >= _COMMIT_USERS or (batch.size > 0 and time.monotonic() - batch.began >= _COMMIT_SECONDS)
 
     def _take(self, outcome: Outcome[str, Inventory]) -> None:
-        if not self._batch.users:
+        if not self._batch.size:
             self._batch = Batch(time.monotonic())
         if isinstance(outcome, Failed):
             self._take_failure(outcome.key, outcome.error)
@@ -236,15 +236,15 @@ class _Job:
             self._failures.append(Failed(user_id, error))
 
     def _take_inventory(self, user_id: str, inventory: Inventory) -> None:
-        batch, before, number = self._batch, self._pending[user_id], self._run.number
+        batch, before = self._batch, self._pending[user_id]
         body = self._bodies.take(user_id)
         data = encode(inventory) if body is None else b""
         check = checksum(body or data)
         if before is not None and before.known and before.checksum == check:
-            batch.users[user_id] = StoredUser(user_id, number, True, before.cards, before.prices, check)
+            batch.seen[user_id] = True
             return
         cards, prices = digests(inventory)
-        batch.users[user_id] = StoredUser(user_id, number, True, cards, prices, check)
+        batch.users[user_id] = StoredUser(user_id, self._run.number, True, cards, prices, check)
         batch.snapshots[user_id] = compress(data or encode(inventory))
         if before is None or not before.known:
             batch.news[user_id] = [Difference(ChangeKind.NEW_USER)]
@@ -255,12 +255,12 @@ class _Job:
 
     def _take_stranger(self, user_id: str) -> None:
         batch, before = self._batch, self._pending[user_id]
-        if before is None:
-            batch.users[user_id] = StoredUser(user_id, self._run.number, known=False)
-        else:
-            batch.users[user_id] = evolve(before, run=self._run.number, known=False)
-        if before is None or before.known:
-            batch.news[user_id] = [Difference(ChangeKind.UNKNOWN_USER)]
+        if before is not None and not before.known:
+            batch.seen[user_id] = False
+            return
+        former = StoredUser(user_id, 0, known=False) if before is None else before
+        batch.users[user_id] = evolve(former, run=self._run.number, known=False)
+        batch.news[user_id] = [Difference(ChangeKind.UNKNOWN_USER)]
 
     async def _commit(self) -> None:
         """Commit the batch, with the counts that it brings the run to."""
@@ -274,10 +274,10 @@ class _Job:
             for user_id, news in batch.news.items()
         ]
         run, self._is_certain = counted(self._run, batch), False
-        await self._store.commit(run, list(batch.users.values()), batch.snapshots, changes)
+        await self._store.commit(run, list(batch.users.values()), batch.snapshots, changes, list(batch.seen))
         self._run, self._is_certain = run, True
-        for user_id in batch.users:
+        for user_id in (*batch.users, *batch.seen):
             del self._pending[user_id]
-        logger.debug("refresh %s: committed %d users", self._run.name, len(batch.users))
+        logger.debug("refresh %s: committed %d users", self._run.name, batch.size)
         if self._on_commit is not None:
             self._on_commit(self.report())

@@ -6,14 +6,10 @@ from typing import Final
 
 from attrs import evolve, field, frozen
 
-from phygitals_async._api_key import ApiKey
-from phygitals_async._calls.answers import Taken
 from phygitals_async._checks import has_surrogate
 from phygitals_async.models import Inventory
 from phygitals_async.refresh._changes import Difference
-from phygitals_async.refresh._snapshots import encode
 from phygitals_async.refresh._store import Run, StoredUser
-from phygitals_async.transport import Response
 
 # In bytes.
 _LONGEST_ID: Final = 2000
@@ -45,21 +41,6 @@ class Batch:
     def size(self) -> int:
         """How many users it has."""
         return len(self.users) + len(self.seen)
-
-
-class Bodies(Taken):
-    """Keeps the body of the last answer: comparing it with the former is cheaper than comparing what is made of it."""
-
-    _body = b""
-
-    def note(self, response: Response, attempts: int, key: ApiKey) -> None:
-        """Keep the body of an answer."""
-        self._body = response.body
-
-    def take(self, user_id: str) -> bytes | None:
-        """Return the body, if there is one and it is this user's: a client may be wrapped in what answers from afar."""
-        body, self._body = self._body, b""
-        return body if encode(user_id) in body else None
 
 
 def counted(run: Run, batch: Batch) -> Run:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import anyio
-from attrs import evolve, frozen
+from attrs import evolve
 
+from phygitals_async._api.wire import recognising
 from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE, FanOut
 from phygitals_async._bulk.outcomes import Failed, Outcome
-from phygitals_async._calls.answers import taking
 from phygitals_async.client import PhygitalsClient
 from phygitals_async.errors import (
     AuthenticationError,
@@ -28,8 +28,9 @@ from phygitals_async.errors import (
 )
 from phygitals_async.models import Inventory
 from phygitals_async.observer import logger
-from phygitals_async.refresh._batch import Batch, Bodies, can_be_kept, counted
+from phygitals_async.refresh._batch import Batch, can_be_kept, counted
 from phygitals_async.refresh._changes import ChangeKind, Difference, differences
+from phygitals_async.refresh._report import RefreshReport
 from phygitals_async.refresh._snapshots import checksum, compress, decode, digests, encode
 from phygitals_async.refresh._sources import UserIds, check_ids, groups
 from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
@@ -38,33 +39,8 @@ from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
 _COMMIT_USERS: Final = 500
 _COMMIT_SECONDS: Final = 1.0
 _MOST_FAILURES: Final = 100
-
-
-@frozen
-class RefreshReport:
-    """What one call of `refresh` did.
-
-    Attributes:
-        run: The run as it stands in the store, with the counts of every call that went on with it.
-        asked: Users looked up by this call, the failed ones among them.
-        skipped: Users not asked again, since this run had looked them up before, or their id came twice.
-        failed: Users whose lookup failed in this call; the next run asks again.
-        failures: The first hundred of them, with the errors.
-        stopped_by: What ended the run before all users were looked up: an `AuthenticationError`, or the `NotAttempted`
-            of an outage that outlasted the patience; None where nothing did.
-    """
-
-    run: Run
-    asked: int = 0
-    skipped: int = 0
-    failed: int = 0
-    failures: tuple[Failed[str], ...] = ()
-    stopped_by: PhygitalsError | None = None
-
-    @property
-    def resumable(self) -> bool:
-        """Whether users are left to be looked up: the same call goes on with them."""
-        return self.run.finished_at is None
+# Stands for an inventory whose answer was kept before, down to the last character.
+_SAME: Final = Inventory("", ())
 
 
 async def refresh(
@@ -144,7 +120,8 @@ class _Job:
         self._batch = Batch(time.monotonic())
         # What the store knows of those who are read and not committed; None for one it does not know.
         self._pending: dict[str, StoredUser | None] = {}
-        self._bodies = Bodies()
+        # Of the answer that the outcome at hand was made of.
+        self._checksum = b""
         # Whether it is known what the store holds: where a commit fails or is cut short, it may or may not have it.
         self._is_certain = True
         self._asked = 0
@@ -180,10 +157,9 @@ class _Job:
 
     async def work(self, outcomes: FanOut[str, Inventory]) -> None:
         """Take every outcome, and commit."""
-        token = taking.set(self._bodies)
         try:
             async with outcomes:
-                async for outcome in outcomes:
+                while (outcome := await self._next(outcomes)) is not None:
                     self._take(outcome)
                     if self._is_due():
                         await self._commit()
@@ -192,11 +168,26 @@ class _Job:
                 with anyio.CancelScope(shield=True), suppress(StoreError):
                     await self._commit()
             raise
-        finally:
-            taking.reset(token)
         now = datetime.now(UTC) if self._stopped_by is None else None
         self._run = evolve(self._run, finished_at=now, failed=self._failed)
         await self._commit()
+
+    async def _next(self, outcomes: FanOut[str, Inventory]) -> Outcome[str, Inventory] | None:
+        """Return the next outcome; an answer that was kept before is not decoded again."""
+        self._checksum = b""
+        # What is not a bulk run itself may look into what comes out of one.
+        token = recognising.set(self._recognise if type(outcomes) is FanOut else None)
+        try:
+            return await anext(outcomes, None)
+        finally:
+            recognising.reset(token)
+
+    def _recognise(self, arguments: Mapping[str, Any], body: bytes) -> Inventory | None:
+        self._checksum = checksum(body)
+        return _SAME if self._is_kept(self._pending.get(arguments.get("user_id", ""))) else None
+
+    def _is_kept(self, before: StoredUser | None) -> bool:
+        return before is not None and before.known and before.checksum == self._checksum
 
     def _is_due(self) -> bool:
         batch = self._batch
@@ -209,7 +200,9 @@ class _Job:
             self._take_failure(outcome.key, outcome.error)
             return
         self._asked += 1
-        if outcome.value.unreadable:
+        if outcome.value is _SAME:
+            self._batch.seen[outcome.key] = True
+        elif outcome.value.unreadable:
             problems = [problem for row in outcome.value.unreadable for problem in row.problems]
             unreadable = DecodeError("some items cannot be read", problems=problems, partial=outcome.value)
             self._fail(outcome.key, unreadable)
@@ -237,15 +230,15 @@ class _Job:
 
     def _take_inventory(self, user_id: str, inventory: Inventory) -> None:
         batch, before = self._batch, self._pending[user_id]
-        body = self._bodies.take(user_id)
-        data = encode(inventory) if body is None else b""
-        check = checksum(body or data)
-        if before is not None and before.known and before.checksum == check:
+        data = encode(inventory)
+        # A client may be wrapped in what has its answers from elsewhere.
+        self._checksum = self._checksum or checksum(data)
+        if self._is_kept(before):
             batch.seen[user_id] = True
             return
         cards, prices = digests(inventory)
-        batch.users[user_id] = StoredUser(user_id, self._run.number, True, cards, prices, check)
-        batch.snapshots[user_id] = compress(data or encode(inventory))
+        batch.users[user_id] = StoredUser(user_id, self._run.number, True, cards, prices, self._checksum)
+        batch.snapshots[user_id] = compress(data)
         if before is None or not before.known:
             batch.news[user_id] = [Difference(ChangeKind.NEW_USER)]
         if before is not None and before.checksum and before.prices != prices:

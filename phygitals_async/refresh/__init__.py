@@ -12,7 +12,8 @@ if typing.TYPE_CHECKING:
     from phygitals_async.refresh._memory import MemoryStore
     from phygitals_async.refresh._open import open_store
     from phygitals_async.refresh._postgres import PostgresStore
-    from phygitals_async.refresh._run import RefreshReport, refresh
+    from phygitals_async.refresh._report import RefreshReport
+    from phygitals_async.refresh._run import refresh
     from phygitals_async.refresh._snapshots import read_inventories
     from phygitals_async.refresh._sqlite import SqliteStore
     from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
@@ -43,7 +44,7 @@ _MODULES: typing.Final = {
     "ExportFormat": "_export",
     "MemoryStore": "_memory",
     "PostgresStore": "_postgres",
-    "RefreshReport": "_run",
+    "RefreshReport": "_report",
     "Run": "_store",
     "SqliteStore": "_sqlite",
     "Store": "_store",

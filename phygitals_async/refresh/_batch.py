@@ -6,14 +6,10 @@ from typing import Final
 
 from attrs import evolve, field, frozen
 
-from phygitals_async._api_key import ApiKey
-from phygitals_async._calls.answers import Taken
 from phygitals_async._checks import has_surrogate
 from phygitals_async.models import Inventory
 from phygitals_async.refresh._changes import Difference
-from phygitals_async.refresh._snapshots import encode
 from phygitals_async.refresh._store import Run, StoredUser
-from phygitals_async.transport import Response
 
 # In bytes.
 _LONGEST_ID: Final = 2000
@@ -25,7 +21,8 @@ class Batch:
 
     Attributes:
         began: When the first of it came, in seconds.
-        users: What is now known of them.
+        users: What is now known of those of whom something is new.
+        seen: The others, and whether they are known.
         snapshots: The new ones.
         news: What there is to tell.
         moved: Those to be compared with the snapshot before.
@@ -34,34 +31,25 @@ class Batch:
 
     began: float
     users: dict[str, StoredUser] = field(factory=dict)
+    seen: dict[str, bool] = field(factory=dict)
     snapshots: dict[str, bytes] = field(factory=dict)
     news: dict[str, list[Difference]] = field(factory=dict)
     moved: dict[str, Inventory] = field(factory=dict)
     repriced: set[str] = field(factory=set)
 
-
-class Bodies(Taken):
-    """Keeps the body of the last answer: comparing it with the former is cheaper than comparing what is made of it."""
-
-    _body = b""
-
-    def note(self, response: Response, attempts: int, key: ApiKey) -> None:
-        """Keep the body of an answer."""
-        self._body = response.body
-
-    def take(self, user_id: str) -> bytes | None:
-        """Return the body, if there is one and it is this user's: a client may be wrapped in what answers from afar."""
-        body, self._body = self._body, b""
-        return body if encode(user_id) in body else None
+    @property
+    def size(self) -> int:
+        """How many users it has."""
+        return len(self.users) + len(self.seen)
 
 
 def counted(run: Run, batch: Batch) -> Run:
     """Return the run with what a batch adds to its counts."""
-    known = sum(user.known for user in batch.users.values())
+    known = sum(user.known for user in batch.users.values()) + sum(batch.seen.values())
     return evolve(
         run,
         known=run.known + known,
-        unknown=run.unknown + len(batch.users) - known,
+        unknown=run.unknown + batch.size - known,
         changed=run.changed + len(batch.news),
         repriced=run.repriced + len(batch.repriced),
         changes=run.changes + sum(map(len, batch.news.values())),

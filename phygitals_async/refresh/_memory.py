@@ -66,11 +66,13 @@ class MemoryStore:
         users: Sequence[StoredUser] = (),
         snapshots: Mapping[str, bytes] | None = None,
         changes: Sequence[StoredChanges] = (),
+        seen: Sequence[str] = (),
     ) -> None:
         """See `Store`."""
         await anyio.lowlevel.checkpoint()
         self._runs[run.number] = run
         self._users.update((user.user_id, user) for user in users)
+        self._users.update((user_id, evolve(self._users[user_id], run=run.number)) for user_id in seen)
         self._snapshots.update(snapshots or {})
         first = len(self._changes) + 1
         self._changes.extend(evolve(change, number=number) for number, change in enumerate(changes, first))

@@ -126,6 +126,7 @@ class PostgresStore:
         users: Sequence[StoredUser] = (),
         snapshots: Mapping[str, bytes] | None = None,
         changes: Sequence[StoredChanges] = (),
+        seen: Sequence[str] = (),
     ) -> None:
         """See `Store`."""
 
@@ -133,6 +134,7 @@ class PostgresStore:
             await connection.execute(_UPSERT_RUN, *astuple(run))
             columns = ([getattr(user, name) for user in users] for name in StoredUser.__match_args__)
             await connection.execute(_UPSERT_USERS, *columns)
+            await connection.execute("UPDATE users SET run = $1 WHERE user_id = ANY ($2)", run.number, seen)
             bodies = snapshots or {}
             await connection.execute(_UPSERT_SNAPSHOTS, list(bodies), list(bodies.values()))
             columns = ([getattr(change, name) for change in changes] for name in ("run", "user_id", "at", "body"))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import anyio
-from attrs import evolve, frozen
+from attrs import evolve
 
+from phygitals_async._api.wire import recognising
 from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE, FanOut
 from phygitals_async._bulk.outcomes import Failed, Outcome
-from phygitals_async._calls.answers import taking
 from phygitals_async.client import PhygitalsClient
 from phygitals_async.errors import (
     AuthenticationError,
@@ -27,8 +28,9 @@ from phygitals_async.errors import (
 )
 from phygitals_async.models import Inventory
 from phygitals_async.observer import logger
-from phygitals_async.refresh._batch import Batch, Bodies, can_be_kept, counted
+from phygitals_async.refresh._batch import Batch, can_be_kept, counted
 from phygitals_async.refresh._changes import ChangeKind, Difference, differences
+from phygitals_async.refresh._report import RefreshReport
 from phygitals_async.refresh._snapshots import checksum, compress, decode, digests, encode
 from phygitals_async.refresh._sources import UserIds, check_ids, groups
 from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
@@ -37,33 +39,8 @@ from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
 _COMMIT_USERS: Final = 500
 _COMMIT_SECONDS: Final = 1.0
 _MOST_FAILURES: Final = 100
-
-
-@frozen
-class RefreshReport:
-    """What one call of `refresh` did.
-
-    Attributes:
-        run: The run as it stands in the store, with the counts of every call that went on with it.
-        asked: Users looked up by this call, the failed ones among them.
-        skipped: Users not asked again, since this run had looked them up before, or their id came twice.
-        failed: Users whose lookup failed in this call; the next run asks again.
-        failures: The first hundred of them, with the errors.
-        stopped_by: What ended the run before all users were looked up: an `AuthenticationError`, or the `NotAttempted`
-            of an outage that outlasted the patience; None where nothing did.
-    """
-
-    run: Run
-    asked: int = 0
-    skipped: int = 0
-    failed: int = 0
-    failures: tuple[Failed[str], ...] = ()
-    stopped_by: PhygitalsError | None = None
-
-    @property
-    def resumable(self) -> bool:
-        """Whether users are left to be looked up: the same call goes on with them."""
-        return self.run.finished_at is None
+# Stands for an inventory whose answer was kept before, down to the last character.
+_SAME: Final = Inventory("", ())
 
 
 async def refresh(
@@ -143,7 +120,8 @@ class _Job:
         self._batch = Batch(time.monotonic())
         # What the store knows of those who are read and not committed; None for one it does not know.
         self._pending: dict[str, StoredUser | None] = {}
-        self._bodies = Bodies()
+        # Of the answer that the outcome at hand was made of.
+        self._checksum = b""
         # Whether it is known what the store holds: where a commit fails or is cut short, it may or may not have it.
         self._is_certain = True
         self._asked = 0
@@ -162,11 +140,12 @@ class _Job:
         """Yield the ids that this run has not looked up, each once."""
         async with aclosing(groups(user_ids, self._store)) as source:
             async for group in source:
-                stored = await self._store.users([user_id for user_id in group if can_be_kept(user_id)])
-                for user_id in group:
-                    if not can_be_kept(user_id):
+                kept = [user_id for user_id in group if can_be_kept(user_id)]
+                if len(kept) < len(group):
+                    for user_id in itertools.filterfalse(can_be_kept, group):
                         self._fail(user_id, InvalidArgumentError("no store can keep such a user id"))
-                        continue
+                stored = await self._store.users(kept)
+                for user_id in kept:
                     before = stored.get(user_id)
                     if user_id in self._pending or (before is not None and before.run == self._run.number):
                         self._skipped += 1
@@ -178,38 +157,52 @@ class _Job:
 
     async def work(self, outcomes: FanOut[str, Inventory]) -> None:
         """Take every outcome, and commit."""
-        token = taking.set(self._bodies)
         try:
             async with outcomes:
-                async for outcome in outcomes:
+                while (outcome := await self._next(outcomes)) is not None:
                     self._take(outcome)
                     if self._is_due():
                         await self._commit()
         except BaseException:  # Cancellation too: what was answered is worth keeping; passed on.
-            if self._batch.users and self._is_certain:
+            if self._batch.size and self._is_certain:
                 with anyio.CancelScope(shield=True), suppress(StoreError):
                     await self._commit()
             raise
-        finally:
-            taking.reset(token)
         now = datetime.now(UTC) if self._stopped_by is None else None
         self._run = evolve(self._run, finished_at=now, failed=self._failed)
         await self._commit()
 
+    async def _next(self, outcomes: FanOut[str, Inventory]) -> Outcome[str, Inventory] | None:
+        """Return the next outcome; an answer that was kept before is not decoded again."""
+        self._checksum = b""
+        # What is not a bulk run itself may look into what comes out of one.
+        token = recognising.set(self._recognise if type(outcomes) is FanOut else None)
+        try:
+            return await anext(outcomes, None)
+        finally:
+            recognising.reset(token)
+
+    def _recognise(self, arguments: Mapping[str, Any], body: bytes) -> Inventory | None:
+        self._checksum = checksum(body)
+        return _SAME if self._is_kept(self._pending.get(arguments.get("user_id", ""))) else None
+
+    def _is_kept(self, before: StoredUser | None) -> bool:
+        return before is not None and before.known and before.checksum == self._checksum
+
     def _is_due(self) -> bool:
         batch = self._batch
-        return len(batch.users) >= _COMMIT_USERS or (
-            bool(batch.users) and time.monotonic() - batch.began >= _COMMIT_SECONDS
-        )
+        return batch.size >= _COMMIT_USERS or (batch.size > 0 and time.monotonic() - batch.began >= _COMMIT_SECONDS)
 
     def _take(self, outcome: Outcome[str, Inventory]) -> None:
-        if not self._batch.users:
+        if not self._batch.size:
             self._batch = Batch(time.monotonic())
         if isinstance(outcome, Failed):
             self._take_failure(outcome.key, outcome.error)
             return
         self._asked += 1
-        if outcome.value.unreadable:
+        if outcome.value is _SAME:
+            self._batch.seen[outcome.key] = True
+        elif outcome.value.unreadable:
             problems = [problem for row in outcome.value.unreadable for problem in row.problems]
             unreadable = DecodeError("some items cannot be read", problems=problems, partial=outcome.value)
             self._fail(outcome.key, unreadable)
@@ -236,16 +229,16 @@ class _Job:
             self._failures.append(Failed(user_id, error))
 
     def _take_inventory(self, user_id: str, inventory: Inventory) -> None:
-        batch, before, number = self._batch, self._pending[user_id], self._run.number
-        body = self._bodies.take(user_id)
-        data = encode(inventory) if body is None else b""
-        check = checksum(body or data)
-        if before is not None and before.known and before.checksum == check:
-            batch.users[user_id] = StoredUser(user_id, number, True, before.cards, before.prices, check)
+        batch, before = self._batch, self._pending[user_id]
+        data = encode(inventory)
+        # A client may be wrapped in what has its answers from elsewhere.
+        self._checksum = self._checksum or checksum(data)
+        if self._is_kept(before):
+            batch.seen[user_id] = True
             return
         cards, prices = digests(inventory)
-        batch.users[user_id] = StoredUser(user_id, number, True, cards, prices, check)
-        batch.snapshots[user_id] = compress(data or encode(inventory))
+        batch.users[user_id] = StoredUser(user_id, self._run.number, True, cards, prices, self._checksum)
+        batch.snapshots[user_id] = compress(data)
         if before is None or not before.known:
             batch.news[user_id] = [Difference(ChangeKind.NEW_USER)]
         if before is not None and before.checksum and before.prices != prices:
@@ -255,12 +248,12 @@ class _Job:
 
     def _take_stranger(self, user_id: str) -> None:
         batch, before = self._batch, self._pending[user_id]
-        if before is None:
-            batch.users[user_id] = StoredUser(user_id, self._run.number, known=False)
-        else:
-            batch.users[user_id] = evolve(before, run=self._run.number, known=False)
-        if before is None or before.known:
-            batch.news[user_id] = [Difference(ChangeKind.UNKNOWN_USER)]
+        if before is not None and not before.known:
+            batch.seen[user_id] = False
+            return
+        former = StoredUser(user_id, 0, known=False) if before is None else before
+        batch.users[user_id] = evolve(former, run=self._run.number, known=False)
+        batch.news[user_id] = [Difference(ChangeKind.UNKNOWN_USER)]
 
     async def _commit(self) -> None:
         """Commit the batch, with the counts that it brings the run to."""
@@ -274,10 +267,10 @@ class _Job:
             for user_id, news in batch.news.items()
         ]
         run, self._is_certain = counted(self._run, batch), False
-        await self._store.commit(run, list(batch.users.values()), batch.snapshots, changes)
+        await self._store.commit(run, list(batch.users.values()), batch.snapshots, changes, list(batch.seen))
         self._run, self._is_certain = run, True
-        for user_id in batch.users:
+        for user_id in (*batch.users, *batch.seen):
             del self._pending[user_id]
-        logger.debug("refresh %s: committed %d users", self._run.name, len(batch.users))
+        logger.debug("refresh %s: committed %d users", self._run.name, batch.size)
         if self._on_commit is not None:
             self._on_commit(self.report())

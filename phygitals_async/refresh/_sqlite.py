@@ -122,6 +122,7 @@ class SqliteStore:
         users: Sequence[StoredUser] = (),
         snapshots: Mapping[str, bytes] | None = None,
         changes: Sequence[StoredChanges] = (),
+        seen: Sequence[str] = (),
     ) -> None:
         """See `Store`."""
 
@@ -133,6 +134,7 @@ class SqliteStore:
             connection.executemany(
                 _UPSERT_USER, [(u.user_id, u.run, u.known, u.cards, u.prices, u.checksum) for u in users]
             )
+            connection.executemany("UPDATE users SET run = ? WHERE user_id = ?", [(run.number, one) for one in seen])
             connection.executemany(_UPSERT_SNAPSHOT, (snapshots or {}).items())
             connection.executemany(
                 "INSERT INTO changes (run, user_id, at, body) VALUES (?, ?, ?, ?)",

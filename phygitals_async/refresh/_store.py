@@ -131,10 +131,12 @@ class Store(Journal, Protocol):
         users: Sequence[StoredUser] = (),
         snapshots: Mapping[str, bytes] | None = None,
         changes: Sequence[StoredChanges] = (),
+        seen: Sequence[str] = (),
     ) -> None:
         """Write all of this, or nothing: the run as it stands now, users, new snapshots, and what changed.
 
-        A user given without a snapshot keeps the former one. The changes are numbered in the order given.
+        A user given without a snapshot keeps the former one. The changes are numbered in the order given. Of the users
+        who were only `seen`, nothing is new but that it was in this run.
         """
         ...
 

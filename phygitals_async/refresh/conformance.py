@@ -81,6 +81,9 @@ async def a_user_without_a_new_snapshot_keeps_the_former_one(open_store: Open) -
         _same(await store.snapshots(["a"]), {"a": b"body"})
         await store.commit(evolve(_RUN, number=2, name="second"), [after], {"a": b"new body"})
         _same(await store.snapshots(["a"]), {"a": b"new body"})
+        await store.commit(evolve(_RUN, number=3, name="third"), seen=["a"])
+        _same(await store.users(["a"]), {"a": evolve(after, run=3)})
+        _same(await store.snapshots(["a"]), {"a": b"new body"})
 
 
 async def runs_come_newest_first(open_store: Open) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
@@ -564,6 +564,41 @@ async def test_a_client_wrapped_in_what_answers_otherwise() -> None:
     world.give("b", "Mewtwo")
     await refresh(api, ["a", "b"], world.store)
     assert (await world.changes())[-1] == ("b", "bought", None, "Mewtwo")
+
+
+class Counting:
+    """A bulk run whose outcomes somebody looks into on their way."""
+
+    def __init__(self, run: Any, seen: list[int]) -> None:
+        self._run = run
+        self._seen = seen
+
+    async def __aenter__(self) -> Self:
+        await self._run.__aenter__()
+        return self
+
+    async def __aexit__(self, *ended: object) -> None:
+        await self._run.__aexit__(*ended)
+
+    async def __anext__(self) -> Any:
+        outcome = await anext(self._run)
+        self._seen.append(len(outcome.value.items))
+        return outcome
+
+
+async def test_whoever_looks_into_outcomes_on_their_way_sees_the_inventories() -> None:
+    """Also those whose answers were kept before, which are not decoded otherwise."""
+    world, seen = World("a"), list[int]()
+
+    class Looking(PhygitalsClient):
+        def stream_inventories(self, *arguments: Any, **options: Any) -> Any:
+            return Counting(super().stream_inventories(*arguments, **options), seen)
+
+    api = Looking(world.transport, api_key="sandbox-test")
+    for _ in range(2):
+        assert (await refresh(api, ["a"], world.store)).run.known == 1
+    assert seen == [1, 1]
+    assert len(await world.changes()) == 1
 
 
 @frozen(kw_only=True)

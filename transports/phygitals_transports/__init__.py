@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from phygitals_transports.aiohttp import AiohttpTransport
     from phygitals_transports.aiohttp_connector import GuardedConnector
     from phygitals_transports.caching import CachingTransport
+    from phygitals_transports.faults import FaultTransport
     from phygitals_transports.memory import MemoryTransport
 
-__all__ = ["AiohttpTransport", "CachingTransport", "GuardedConnector", "MemoryTransport"]
+__all__ = ["AiohttpTransport", "CachingTransport", "FaultTransport", "GuardedConnector", "MemoryTransport"]
 
 _HOMES = {
     "AiohttpTransport": "aiohttp",
     "CachingTransport": "caching",
+    "FaultTransport": "faults",
     "GuardedConnector": "aiohttp_connector",
     "MemoryTransport": "memory",
 }

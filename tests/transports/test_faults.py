@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -131,10 +132,8 @@ async def test_the_delivery_tells_the_truth(how: Any, after_sending: bool, sent:
     faults = FaultTransport(MemoryTransport.answering(json_answer()))
     faults.fail(None, how, after_sending=after_sending)
     request = get("/vm/available")
-    try:
+    with suppress(ConnectError, ConnectionLost):
         assert (await faults.send(request)).status == how
-    except PhygitalsError as error:
-        assert type(error) is how or how is None
     assert request.delivery.sent is sent
     assert request.delivery.started is (sent is Sent.UNKNOWN)
 

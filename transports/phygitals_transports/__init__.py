@@ -14,8 +14,18 @@ if TYPE_CHECKING:
     from phygitals_transports.caching import CachingTransport
     from phygitals_transports.faults import FaultTransport
     from phygitals_transports.memory import MemoryTransport
+    from phygitals_transports.recording import RecordingTransport
+    from phygitals_transports.replaying import ReplayTransport
 
-__all__ = ["AiohttpTransport", "CachingTransport", "FaultTransport", "GuardedConnector", "MemoryTransport"]
+__all__ = [
+    "AiohttpTransport",
+    "CachingTransport",
+    "FaultTransport",
+    "GuardedConnector",
+    "MemoryTransport",
+    "RecordingTransport",
+    "ReplayTransport",
+]
 
 _HOMES = {
     "AiohttpTransport": "aiohttp",
@@ -23,6 +33,8 @@ _HOMES = {
     "FaultTransport": "faults",
     "GuardedConnector": "aiohttp_connector",
     "MemoryTransport": "memory",
+    "RecordingTransport": "recording",
+    "ReplayTransport": "replaying",
 }
 
 

@@ -8,15 +8,8 @@ from collections.abc import Awaitable, Callable
 import anyio
 from attrs import define
 
-from phygitals_async import (
-    ConfigurationError,
-    ConnectError,
-    ConnectionLost,
-    Request,
-    Response,
-    Transport,
-    TransportError,
-)
+from phygitals_async import Request, Response, Transport
+from phygitals_async.errors import ConfigurationError, ConnectError, ConnectionLost, TransportError
 from phygitals_async.wrapping import METHODS, Wrapper, before_sending, operation_of
 
 

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from types import TracebackType
 from typing import NoReturn, Self
 
-import anyio
-
 from phygitals_async._api import endpoints
 from phygitals_async._api.wire import Wire
 from phygitals_async._api_key import conceal
@@ -19,7 +17,9 @@ from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.exchange import Exchange, call
 from phygitals_async._calls.retry import RetryPolicy
 from phygitals_async._checks import check_count, check_patience, check_seconds
+from phygitals_async._loop.clocks import REAL_CLOCK
 from phygitals_async._structuring.converter import PhygitalsConverter, build_converter
+from phygitals_async.clock import SkippingClock
 from phygitals_async.config import Environment, resolve_settings
 from phygitals_async.errors import ConfigurationError
 from phygitals_async.models import (
@@ -70,6 +70,7 @@ class PhygitalsClient:
         retry: How reads, and calls that provably never left, are repeated.
         observer: Is told of calls, attempts and bulk progress; see `Observer`.
         converter: Structures the answers; see `build_converter`.
+        clock: Moves the time in a test; see `phygitals_async.clock`.
 
     Raises:
         ConfigurationError: A setting is missing, malformed, or contradicts another.
@@ -90,15 +91,18 @@ class PhygitalsClient:
         retry: RetryPolicy | None = None,
         observer: Observer | None = None,
         converter: PhygitalsConverter | None = None,
+        clock: SkippingClock | None = None,
     ) -> None:
         key = conceal(api_key)
         del api_key  # Error reporters show the locals of every frame.
-        _check_parts(transport, retry, converter)
+        _check_parts(transport, retry, converter, clock)
         settings = resolve_settings(key, environment, base_url, path_prefix)
         if transport is None:
             from phygitals_transports import AiohttpTransport
 
             transport = AiohttpTransport()
+        if clock is not None:
+            transport = clock.watching(transport)
         headers = {
             "X-API-Key": settings.api_key,
             "Accept": "application/json",
@@ -113,6 +117,7 @@ class PhygitalsClient:
             rate=rate,
             retry=RetryPolicy() if retry is None else retry,
             hooks=None if observer is None else Hooks(observer),
+            clock=REAL_CLOCK if clock is None else clock,
         )
 
     def __repr__(self) -> str:
@@ -263,6 +268,7 @@ class PhygitalsClient:
             deadline,
             interval,
             self._engine.within,
+            self._engine.clock,
             started=started,
         )
 
@@ -292,11 +298,11 @@ class PhygitalsClient:
             PackNotFound: The pack id is unknown.
         """
         check_seconds("interval", interval)
-        ends = anyio.current_time() + check_seconds("deadline", deadline)
+        ends = self._engine.clock.now() + check_seconds("deadline", deadline)
         at_most = min(deadline, self._engine.deadline)
         started = await self.start_purchase(pack_id, amount, user_id, deadline=at_most)
         try:
-            left = max(0.0, ends - anyio.current_time())
+            left = max(0.0, ends - self._engine.clock.now())
             return await self._wait_for_purchase(started.session_id, left, interval, started=True)
         except BaseException as error:  # Cancellation too takes the only handle on what was bought along; passed on.
             error.add_note(f"the purchase was started: go on with wait_for_purchase({started.session_id!r})")
@@ -393,7 +399,7 @@ class PhygitalsClient:
 
         if deadline is not None:
             check_seconds("deadline", deadline)
-        return polling.watch_order(poll, order_id, check_seconds("interval", interval), deadline)
+        return polling.watch_order(poll, order_id, check_seconds("interval", interval), deadline, self._engine.clock)
 
     async def get_inventory(self, user_id: str, *, deadline: float | None = None) -> Inventory:
         """Return what a user owns now (API sheet, 2.7).
@@ -448,6 +454,7 @@ class PhygitalsClient:
             finish=Exchange.result,
             drop=Exchange.drop,
             hooks=self._engine.hooks,
+            clock=self._engine.clock,
         )
 
     async def get_inventories(
@@ -485,7 +492,7 @@ class PhygitalsClient:
         )
 
 
-def _check_parts(transport: object, retry: object, converter: object) -> None:
+def _check_parts(transport: object, retry: object, converter: object, clock: object) -> None:
     """Refuse what would otherwise fail at the first call, perhaps after money has moved."""
     if transport is not None and (
         isinstance(transport, type) or not all(callable(getattr(transport, name, None)) for name in ("send", "aclose"))
@@ -495,6 +502,8 @@ def _check_parts(transport: object, retry: object, converter: object) -> None:
         msg = f"retry must be a RetryPolicy, not {_kind(retry)}"
     elif converter is not None and not isinstance(converter, PhygitalsConverter):
         msg = f"converter must come from build_converter(), not {_kind(converter)}"
+    elif clock is not None and not isinstance(clock, SkippingClock):
+        msg = f"clock must be a SkippingClock, not {_kind(clock)}"
     else:
         return
     raise ConfigurationError(msg)

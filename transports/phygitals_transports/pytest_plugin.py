@@ -33,7 +33,7 @@ def phygitals_sandbox(request: pytest.FixtureRequest) -> Sandbox:
 
 @pytest.fixture
 def phygitals_transport(phygitals_sandbox: Sandbox) -> MemoryTransport:
-    """Return the transport that `phygitals_faults` passes on to: its `sent` holds what reached `phygitals_sandbox`."""
+    """Return the transport that `phygitals_faults` uses: its `sent` holds every request to `phygitals_sandbox`."""
     return MemoryTransport(phygitals_sandbox)
 
 

@@ -42,11 +42,11 @@ class Clock(Protocol):
         """Return what bounds awaits in the event loop that runs."""
         ...
 
-    def pausing(self, seconds: float) -> AbstractContextManager[object]:
+    def pausing(self, seconds: float, /) -> AbstractContextManager[object]:
         """Return a context that is left after `seconds`, in which a pause is waited for."""
         ...
 
-    async def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float, /) -> None:
         """Pause."""
         ...
 

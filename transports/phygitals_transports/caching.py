@@ -101,7 +101,7 @@ class CachingTransport(Wrapper):
         if len(self._answers) > self._most:
             del self._answers[next(iter(self._answers))]
         try:
-            answer.response = await self._inner.send(request)
+            response = answer.response = await self._inner.send(request)
         except PhygitalsError as error:
             # Each waiter raises its own: the client writes into it.
             answer.error = copy.copy(error)
@@ -111,7 +111,7 @@ class CachingTransport(Wrapper):
             is_good = answer.response is not None and 200 <= answer.response.status < 300
             if not is_good and self._answers.get(key) is answer:
                 del self._answers[key]
-        return answer.response
+        return response
 
     def _drop(self) -> None:
         self._answers = {key: answer for key, answer in self._answers.items() if answer.operation in _LASTING}

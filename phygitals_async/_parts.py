@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from phygitals_async._calls.retry import RetryPolicy
 from phygitals_async._structuring.converter import PhygitalsConverter
+from phygitals_async.clock import SkippingClock
 from phygitals_async.errors import ConfigurationError
 
 
-def check_parts(transport: object, retry: object, converter: object, on_unreadable: object) -> None:
+def check_parts(transport: object, retry: object, converter: object, on_unreadable: object, clock: object) -> None:
     """Refuse what would otherwise fail at the first call, perhaps after money has moved.
 
     Raises:
@@ -21,6 +22,8 @@ def check_parts(transport: object, retry: object, converter: object, on_unreadab
         msg = f"converter must come from build_converter(), not {_kind(converter)}"
     elif on_unreadable not in ("refuse", "keep"):
         msg = "on_unreadable must be 'refuse' or 'keep'"
+    elif clock is not None and not isinstance(clock, SkippingClock):
+        msg = f"clock must be a SkippingClock, not {_kind(clock)}"
     else:
         return
     raise ConfigurationError(msg)

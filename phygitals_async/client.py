@@ -7,8 +7,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from types import TracebackType
 from typing import Literal, NoReturn, ParamSpec, Self, TypeVar
 
-import anyio
-
 from phygitals_async._api import endpoints
 from phygitals_async._api.wire import Wire
 from phygitals_async._api_key import conceal
@@ -21,9 +19,11 @@ from phygitals_async._calls.exchange import Exchange, call
 from phygitals_async._calls.ownership import call_for
 from phygitals_async._calls.retry import RetryPolicy
 from phygitals_async._checks import check_count, check_patience, check_seconds
+from phygitals_async._loop.clocks import REAL_CLOCK
 from phygitals_async._parts import check_parts
 from phygitals_async._public import public
 from phygitals_async._structuring.converter import PhygitalsConverter, build_converter
+from phygitals_async.clock import SkippingClock
 from phygitals_async.config import Environment, resolve_settings
 from phygitals_async.models import (
     Card,
@@ -82,6 +82,7 @@ class PhygitalsClient:
             `DecodeError`, whose `partial` holds the others; `keep` returns the others, and `unreadable` lists the rest.
             It concerns what reads rows: packs, chase cards, recent pulls, inventories, quotes, orders. A card, a
             purchase, and the answer of a call that moves money or goods are whole or refused.
+        clock: Moves the time in a test; see `phygitals_async.clock`.
 
     Raises:
         ConfigurationError: A setting is missing, malformed, or contradicts another.
@@ -103,15 +104,18 @@ class PhygitalsClient:
         observer: Observer | None = None,
         converter: PhygitalsConverter | None = None,
         on_unreadable: Literal["refuse", "keep"] = "refuse",
+        clock: SkippingClock | None = None,
     ) -> None:
         key = conceal(api_key)
         del api_key  # Error reporters show the locals of every frame.
-        check_parts(transport, retry, converter, on_unreadable)
+        check_parts(transport, retry, converter, on_unreadable, clock)
         settings = resolve_settings(key, environment, base_url, path_prefix)
         if transport is None:
             from phygitals_transports import AiohttpTransport
 
             transport = AiohttpTransport()
+        if clock is not None:
+            transport = clock.watching(transport)
         headers = {
             "X-API-Key": settings.api_key,
             "Accept": "application/json",
@@ -131,6 +135,7 @@ class PhygitalsClient:
             rate=rate,
             retry=RetryPolicy() if retry is None else retry,
             hooks=None if observer is None else Hooks(observer, settings.root),
+            clock=REAL_CLOCK if clock is None else clock,
         )
 
     def __repr__(self) -> str:
@@ -178,10 +183,10 @@ class PhygitalsClient:
             *args: What it takes.
             **kwargs: The same, by name.
         """
-        began = anyio.current_time()
+        began = self._engine.clock.now()
         with take() as taken:
             value = await method(*args, **kwargs)
-        return taken.answer(value, anyio.current_time() - began)
+        return taken.answer(value, self._engine.clock.now() - began)
 
     async def list_packs(
         self, *, platform: str | None = None, include_repacks: bool | None = None, deadline: float | None = None
@@ -299,6 +304,7 @@ class PhygitalsClient:
             deadline,
             interval,
             self._engine.within,
+            self._engine.clock,
             started=started,
         )
 
@@ -328,11 +334,11 @@ class PhygitalsClient:
             PackNotFound: The pack id is unknown.
         """
         check_seconds("interval", interval)
-        ends = anyio.current_time() + check_seconds("deadline", deadline)
+        ends = self._engine.clock.now() + check_seconds("deadline", deadline)
         at_most = min(deadline, self._engine.deadline)
         started = await self.start_purchase(pack_id, amount, user_id, deadline=at_most)
         try:
-            left = max(0.0, ends - anyio.current_time())
+            left = max(0.0, ends - self._engine.clock.now())
             return await self._wait_for_purchase(started.session_id, left, interval, started=True)
         except BaseException as error:  # Cancellation too takes the only handle on what was bought along; passed on.
             error.add_note(f"the purchase was started: go on with wait_for_purchase({started.session_id!r})")
@@ -444,7 +450,7 @@ class PhygitalsClient:
 
         if deadline is not None:
             check_seconds("deadline", deadline)
-        return polling.watch_order(poll, order_id, check_seconds("interval", interval), deadline)
+        return polling.watch_order(poll, order_id, check_seconds("interval", interval), deadline, self._engine.clock)
 
     async def get_inventory(self, user_id: str, *, deadline: float | None = None) -> Inventory:
         """Return what a user owns now (API sheet, 2.7).
@@ -498,6 +504,7 @@ class PhygitalsClient:
             finish=Exchange.result,
             drop=Exchange.drop,
             hooks=self._engine.hooks,
+            clock=self._engine.clock,
         )
 
     def _lowered(self, limit: int) -> int:

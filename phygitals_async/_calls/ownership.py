@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final, TypeVar
 
-import anyio
-
 from phygitals_async._api import endpoints
 from phygitals_async._api.arguments import check_id
 from phygitals_async._api.operation import Operation
@@ -39,7 +37,7 @@ async def call_for(
         error.describe(operation.name, {}, 0)
         raise
     asked: list[str] = checked["item_ids"] if "item_ids" in checked else [checked["item_id"]]
-    began = anyio.current_time()
+    began = engine.clock.now()
     try:
         missing, cause = await _not_shown(asked, owner, engine, seconds * _FOR_THE_LOOK), None
     except UserNotFound as unknown:
@@ -48,7 +46,7 @@ async def call_for(
         refusal = NotOwned(owner=owner, item_ids=missing)
         refusal.describe(operation.name, {**checked, "owner": owner}, 0)
         raise refusal from cause
-    return await call(engine, operation, seconds - (anyio.current_time() - began), **checked)
+    return await call(engine, operation, seconds - (engine.clock.now() - began), **checked)
 
 
 async def _not_shown(item_ids: list[str], owner: str, engine: Engine, seconds: float) -> list[str]:

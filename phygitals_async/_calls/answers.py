@@ -42,7 +42,7 @@ class Answer(Generic[T]):
 
     value: T
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(hash=False)
     attempts: int
     seconds: float
 

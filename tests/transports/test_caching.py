@@ -394,8 +394,8 @@ async def test_a_read_with_little_time_does_not_harm_those_with_more() -> None:
                 await settle()
             await anyio.sleep(3)
             assert [type(error) for error in seen] == [DeadlineExceeded, DeadlineExceeded]
-            # Either of the others may have sent when the first gave up.
-            assert 2 <= len(gate.arrived) <= 3
+            # Who of the others sends after the first has given up is the event loop's choice.
+            assert len(gate.arrived) in (2, 3)
             gate.opened[-1].set()
         assert type(seen[2]).__name__ == "DecodeError"
 

@@ -23,6 +23,7 @@ from phygitals_async import (
     Failed,
     FanOut,
     Found,
+    InvalidArgumentError,
     NotAttempted,
     Outcome,
     PhygitalsClient,
@@ -851,6 +852,28 @@ async def test_a_client_that_is_closed_ends_an_outage(answered: int, retries: in
         failed = failures(await take_all(api.stream_inventories(ids, limit=4), ids))
         assert {type(error) for error in failed.values()} == {ClientClosed}
         assert anyio.current_time() - before < 10
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("sick", [["u99"], ["u98", "u99"]])
+async def test_one_or_two_sick_keys_at_the_end_cost_nothing_more(sick: list[str]) -> None:
+    """Neither a probe nor a second lookup."""
+    server = Server(sick=sick)
+    ids = users(100)
+    outcomes = await take_all(client(server).stream_inventories(ids, limit=1), ids)
+    assert set(failures(outcomes)) == set(sick)
+    assert server.asked == Counter({**dict.fromkeys(ids, 1), **dict.fromkeys(sick, 3)})
+
+
+@pytest.mark.anyio
+async def test_keys_that_cannot_be_sent_show_nothing_of_the_server() -> None:
+    """Every other id is no id: an outage is found out all the same."""
+    server = Server((1, 11))
+    keys = [key for user in users(1000) for key in (user, "..")]
+    async with client(server).stream_inventories(keys, limit=4) as run:
+        outcomes = [outcome async for outcome in run]
+    assert Counter(outcome.key for outcome in outcomes) == Counter(keys)
+    assert Counter(type(o.error) for o in outcomes if isinstance(o, Failed)) == {InvalidArgumentError: 1000}
 
 
 @pytest.mark.anyio

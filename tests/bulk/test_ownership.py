@@ -844,7 +844,9 @@ def test_a_run_of_a_loop_that_ended_can_still_be_ended(turns: int) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_in_a_lookup_ends_the_program_as_everywhere(error: type[BaseException]) -> None:
+def test_an_interrupt_in_a_lookup_ends_the_program_as_everywhere(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
     """It comes out of `asyncio.run`, and every lookup has ended by then."""
     lookups = Lookups(clean_up=5)
 
@@ -860,6 +862,9 @@ def test_an_interrupt_in_a_lookup_ends_the_program_as_everywhere(error: type[Bas
 
     assert type(ended_in_time(main)) is error
     assert lookups.running == 0
+    # Nor does asyncio say later that nobody asked a worker how it ended; of `main` it does, as of everybody's.
+    gc.collect()
+    assert not [record for record in caplog.records if "spawn" in record.getMessage()]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

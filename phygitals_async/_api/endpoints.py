@@ -45,9 +45,12 @@ def _salvage_amount(value: object) -> Decimal | None:
 
 def _read_purchase(answer: models.PurchaseAnswer) -> models.Purchase | None:
     # The items come with fulfilment: a result may be there before them (API sheet, 2.6).
+    failed = bool(answer.error) or answer.status == "failed"
     if answer.result is not None and answer.result.nfts:
+        if failed:
+            raise errors.DecodeError("both fulfilled and failed", problems=["$.result: contradicts error or status"])
         return answer.result
-    if answer.error is not None or answer.status == "failed":
+    if failed:
         raise errors.TransactionFailed(status=200, message=answer.error or "status: failed")
     if answer.status == "pending" or answer.result is not None:
         return None

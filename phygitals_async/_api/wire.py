@@ -133,7 +133,7 @@ class Wire:
             for row in error.partial.unreadable
         )
         try:
-            result: T = _result(operation, arguments, with_unreadable(error.partial, unreadable), body)
+            result: T = _result(operation, arguments, with_unreadable(error.partial, unreadable), body, partial=True)
         except DecodeError:
             return None
         return result
@@ -210,7 +210,12 @@ def _segment(text: str) -> str:
     return text if _UNRESERVED(text) else quote(text, safe="")
 
 
-def _result(operation: Operation[T], arguments: Mapping[str, Any], answer: Any, body: bytes) -> T:
+def _result(
+    operation: Operation[T], arguments: Mapping[str, Any], answer: Any, body: bytes, *, partial: bool = False
+) -> T:
+    if getattr(answer, "unreadable", ()) and not partial:
+        # It is this library's word for what it could not read, and none of the API's.
+        answer = with_unreadable(answer, ())
     result = operation.read(answer)
     if operation.echoes:
         _check_echo(operation.echoes, arguments, result, body)

@@ -116,7 +116,7 @@ class Workers(Generic[K]):
                 if self._triage.outages.ongoing:
                     await self._triage.up_again.wait()
                 elif not self.queues.may_read:
-                    await self.queues.wait_for_room()
+                    await self._wait_for_room()
                 elif not await self.queues.read_key():
                     return
                 elif not self.queues.key_ready.notify() and self._workers < self._limit:
@@ -161,8 +161,8 @@ class Workers(Generic[K]):
 
     async def _wait_for_room(self) -> None:
         await self.queues.wait_for_room()
-        if self.queues.is_async and (not self._triage.again or self.queues.is_full):
-            # Another worker took what this one wanted the room for, or it was the feeder that was meant.
+        # The feeder and those who look up again wait for the same room, and one of them alone was woken.
+        if self.queues.is_async and not self.queues.is_full:
             self.queues.pass_room_on()
 
     def _take_again(self) -> Suspect[K]:

@@ -14,6 +14,7 @@ from phygitals_async.errors import (
     DeadlineExceeded,
     PhygitalsError,
     PurchasePending,
+    Sent,
     StatusError,
 )
 from phygitals_async.models import Purchase, ShippingOrder
@@ -39,8 +40,8 @@ async def wait_for_purchase(
     """Call `poll`, which takes its own deadline in seconds, until it gives the purchase or raises a lasting error.
 
     Raises:
-        PurchasePending: The deadline passed first; or the client was closed, if the purchase was `started` by the same
-            call: `ClientClosed` would say that nothing was sent.
+        PurchasePending: The deadline passed first; or nothing more could be asked, the client being closed, for one,
+            if the purchase was `started` by the same call: the error would say that nothing was sent.
     """
     last: PhygitalsError | None = None
     polls = 0
@@ -66,10 +67,11 @@ async def wait_for_purchase(
         return await within(deadline, keep_polling)
     except DeadlineExceeded:
         end = f"after {deadline:g} s"
-    except ClientClosed as error:
-        if not started:
+    except PhygitalsError as error:
+        if not started or error.sent is not Sent.NEVER:
             raise
-        last, end = error, "when the client was closed"
+        last = error
+        end = "when the client was closed" if isinstance(error, ClientClosed) else "when nothing more could be asked"
     msg = f"still pending {end}: unknown, not failed; resume with session {session_id}"
     pending = PurchasePending(msg, session_id=session_id)
     pending.describe("wait_for_purchase", {"session_id": session_id}, polls)

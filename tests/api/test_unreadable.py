@@ -269,3 +269,12 @@ def test_any_other_choice_is_refused(value: Any) -> None:
     """Before anything is sent, and without showing what was given."""
     with pytest.raises(ConfigurationError, match=r"^on_unreadable must be 'refuse' or 'keep'$"):
         client({}, value)
+
+
+async def test_what_the_api_itself_calls_unreadable_is_ignored() -> None:
+    """It is this library's word: nothing that came off the wire may pass for it, or show a key."""
+    row = {"path": "$", "problems": [], "raw": "sandbox-0123456789"}
+    body = json.dumps({"user_id": "user_abc123", "items": [], "unreadable": [row]}).encode()
+    transport = MemoryTransport(lambda _: Response(200, {}, body))
+    async with PhygitalsClient(transport, api_key="sandbox-0123456789", on_unreadable="keep") as api:
+        assert (await api.get_inventory("user_abc123")).unreadable == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from bulk_support import AsyncKeys, Keys, Lookups, counts, drain, world
 from phygitals_async import (
+    ConnectionLost,
     Failed,
     FanOut,
     Found,
@@ -23,7 +25,7 @@ from phygitals_async import (
 )
 from phygitals_async._calls.lookups import Counts
 from phygitals_async._loop.wait_queue import WaitQueue
-from virtual import settle
+from virtual import run_virtually, settle
 
 
 @pytest.mark.anyio
@@ -361,3 +363,43 @@ async def test_distinct_of_the_client() -> None:
     assert len(transport.sent) == 2
     outcomes = await drain(api.stream_inventories(["a", "b", "a"]))
     assert sorted(outcome.key for outcome in outcomes) == ["a", "a", "b"]
+
+
+def test_workers_that_have_keys_to_look_up_again_wait_for_room_in_peace() -> None:
+    """Where the consumer is slow they do not wake one another without end."""
+    woken = 0
+
+    class Counting(WaitQueue):
+        async def wait(self) -> None:
+            nonlocal woken
+            await super().wait()
+            woken += 1
+            assert woken < 5_000
+
+    async def main() -> None:
+        refused = {number for number in range(150) if random.random() < 0.3}
+
+        async def fetch(key: int) -> int:
+            await anyio.sleep(random.choice([0, 0.01, 0.05]))
+            if key in refused:
+                msg = "lost"
+                raise ConnectionLost(msg)
+            return key
+
+        async def keys() -> AsyncIterator[int]:
+            for number in range(150):
+                yield number
+
+        run: FanOut[int, int] = fan_out(fetch, keys(), limit=64, patience=20)
+        run._workers.queues._room = Counting()
+        async with run as outcomes:
+            taken = 0
+            async for _ in outcomes:
+                taken += 1
+                if taken % 10 == 5:
+                    await anyio.sleep(0.3)
+        assert taken == 150
+
+    for seed in range(8):
+        woken = 0
+        run_virtually(main, seed=seed)

@@ -9,6 +9,7 @@ import typing
 if typing.TYPE_CHECKING:
     from phygitals_async._bulk.fan_out import FanOut, fan_out, fan_out_all
     from phygitals_async._bulk.outcomes import Batch, Failed, Found, Outcome
+    from phygitals_async._calls.answers import Answer
     from phygitals_async._calls.retry import RetryPolicy
     from phygitals_async._structuring.converter import PhygitalsConverter, build_converter
     from phygitals_async.client import PhygitalsClient
@@ -93,6 +94,7 @@ if typing.TYPE_CHECKING:
 __all__ = [
     "AddressRejected",
     "AmountOutOfRange",
+    "Answer",
     "Attempt",
     "Attribute",
     "AuthenticationError",
@@ -195,6 +197,7 @@ _MODULES: typing.Final = (
     "inventory_diff",
     "_bulk.outcomes",
     "_calls.retry",
+    "_calls.answers",
     "_bulk.fan_out",
     "_structuring.converter",
     "client",

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Final
 
 from phygitals_async.errors import ConfigurationError
 
 _LARGEST: Final = sys.float_info.max
+# What is larger takes more digits than anybody reads.
+_LONGEST: Final = 10**15
+
+
+def shown(value: object) -> str:
+    """Return a refused value for an error text; by its type alone where it is long, or could be a key."""
+    if isinstance(value, str):
+        # The text itself of a subclass, which may hide it.
+        text = str.__str__(value)
+        return repr(text) if re.fullmatch(r"[A-Za-z ]{0,16}|[-+0-9.,]{1,16} ?[A-Za-z]{0,8}", text) else "a text"
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) < _LONGEST):
+        return repr(value)
+    if isinstance(value, int):
+        return "so large a number"
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def check_seconds(name: str, value: float) -> float:
@@ -17,7 +33,7 @@ def check_seconds(name: str, value: float) -> float:
         ConfigurationError: It is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value <= _LARGEST):
-        msg = f"{name} must be a positive, finite number of seconds"
+        msg = f"{name} must be a positive, finite number of seconds, not {shown(value)}"
         raise ConfigurationError(msg)
     return value
 
@@ -29,7 +45,7 @@ def check_count(name: str, value: int) -> int:
         ConfigurationError: It is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        msg = f"{name} must be a whole number of at least 1"
+        msg = f"{name} must be a whole number of at least 1, not {shown(value)}"
         raise ConfigurationError(msg)
     return value
 
@@ -41,7 +57,7 @@ def check_rate(name: str, value: float) -> float:
         ConfigurationError: It is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value <= _LARGEST):
-        msg = f"{name} must be a positive, finite number of requests per second"
+        msg = f"{name} must be a positive, finite number of requests per second, not {shown(value)}"
         raise ConfigurationError(msg)
     return value
 
@@ -53,7 +69,7 @@ def check_patience(value: float) -> float:
         ConfigurationError: It is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not (0 <= value <= _LARGEST):
-        msg = "patience must be a finite number of seconds, or 0"
+        msg = f"patience must be a finite number of seconds, or 0, not {shown(value)}"
         raise ConfigurationError(msg)
     return value
 

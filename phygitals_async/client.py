@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Literal, NoReturn, Self
-
-import anyio
+from typing import Literal, NoReturn, ParamSpec, Self, TypeVar
 
 from phygitals_async._api import endpoints
 from phygitals_async._api.wire import Wire
@@ -15,15 +13,18 @@ from phygitals_async._api_key import conceal
 from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE, FanOut, collect
 from phygitals_async._bulk.outcomes import Batch
 from phygitals_async._calls import polling
+from phygitals_async._calls.answers import Answer, take
 from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.exchange import Exchange, call
 from phygitals_async._calls.ownership import call_for
 from phygitals_async._calls.retry import RetryPolicy
 from phygitals_async._checks import check_count, check_patience, check_seconds
+from phygitals_async._loop.clocks import REAL_CLOCK
+from phygitals_async._parts import check_parts
 from phygitals_async._public import public
 from phygitals_async._structuring.converter import PhygitalsConverter, build_converter
+from phygitals_async.clock import SkippingClock
 from phygitals_async.config import Environment, resolve_settings
-from phygitals_async.errors import ConfigurationError
 from phygitals_async.models import (
     Card,
     ChaseCard,
@@ -39,9 +40,12 @@ from phygitals_async.models import (
     ShippingRequest,
     StartedPurchase,
 )
-from phygitals_async.observer import Hooks, Observer
+from phygitals_async.observer import Hooks, Observer, logger
 from phygitals_async.transport import Transport
 from phygitals_async.version import VERSION
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @public
@@ -78,6 +82,7 @@ class PhygitalsClient:
             `DecodeError`, whose `partial` holds the others; `keep` returns the others, and `unreadable` lists the rest.
             It concerns what reads rows: packs, chase cards, recent pulls, inventories, quotes, orders. A card, a
             purchase, and the answer of a call that moves money or goods are whole or refused.
+        clock: Moves the time in a test; see `phygitals_async.clock`.
 
     Raises:
         ConfigurationError: A setting is missing, malformed, or contradicts another.
@@ -99,15 +104,18 @@ class PhygitalsClient:
         observer: Observer | None = None,
         converter: PhygitalsConverter | None = None,
         on_unreadable: Literal["refuse", "keep"] = "refuse",
+        clock: SkippingClock | None = None,
     ) -> None:
         key = conceal(api_key)
         del api_key  # Error reporters show the locals of every frame.
-        _check_parts(transport, retry, converter, on_unreadable)
+        check_parts(transport, retry, converter, on_unreadable, clock)
         settings = resolve_settings(key, environment, base_url, path_prefix)
         if transport is None:
             from phygitals_transports import AiohttpTransport
 
             transport = AiohttpTransport()
+        if clock is not None:
+            transport = clock.watching(transport)
         headers = {
             "X-API-Key": settings.api_key,
             "Accept": "application/json",
@@ -127,6 +135,7 @@ class PhygitalsClient:
             rate=rate,
             retry=RetryPolicy() if retry is None else retry,
             hooks=None if observer is None else Hooks(observer, settings.root),
+            clock=REAL_CLOCK if clock is None else clock,
         )
 
     def __repr__(self) -> str:
@@ -160,6 +169,24 @@ class PhygitalsClient:
             grace: Seconds that calls in flight are given to finish. Then the transport is closed under them.
         """
         await self._engine.aclose(check_seconds("grace", grace))
+
+    async def call_with_response(
+        self, method: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Answer[T]:
+        """Call one of the client's methods, and return what it returns with the status, headers and time it took.
+
+        Such as `answer = await api.call_with_response(api.get_inventory, "user_abc123")`: `answer.value` is the
+        inventory. An error is raised as by the method itself: it has its own status and attempts.
+
+        Args:
+            method: A method of this client.
+            *args: What it takes.
+            **kwargs: The same, by name.
+        """
+        began = self._engine.clock.now()
+        with take() as taken:
+            value = await method(*args, **kwargs)
+        return taken.answer(value, self._engine.clock.now() - began)
 
     async def list_packs(
         self, *, platform: str | None = None, include_repacks: bool | None = None, deadline: float | None = None
@@ -277,6 +304,7 @@ class PhygitalsClient:
             deadline,
             interval,
             self._engine.within,
+            self._engine.clock,
             started=started,
         )
 
@@ -306,11 +334,11 @@ class PhygitalsClient:
             PackNotFound: The pack id is unknown.
         """
         check_seconds("interval", interval)
-        ends = anyio.current_time() + check_seconds("deadline", deadline)
+        ends = self._engine.clock.now() + check_seconds("deadline", deadline)
         at_most = min(deadline, self._engine.deadline)
         started = await self.start_purchase(pack_id, amount, user_id, deadline=at_most)
         try:
-            left = max(0.0, ends - anyio.current_time())
+            left = max(0.0, ends - self._engine.clock.now())
             return await self._wait_for_purchase(started.session_id, left, interval, started=True)
         except BaseException as error:  # Cancellation too takes the only handle on what was bought along; passed on.
             error.add_note(f"the purchase was started: go on with wait_for_purchase({started.session_id!r})")
@@ -422,7 +450,7 @@ class PhygitalsClient:
 
         if deadline is not None:
             check_seconds("deadline", deadline)
-        return polling.watch_order(poll, order_id, check_seconds("interval", interval), deadline)
+        return polling.watch_order(poll, order_id, check_seconds("interval", interval), deadline, self._engine.clock)
 
     async def get_inventory(self, user_id: str, *, deadline: float | None = None) -> Inventory:
         """Return what a user owns now (API sheet, 2.7).
@@ -452,7 +480,7 @@ class PhygitalsClient:
 
         Args:
             user_ids: Any iterable or async iterable, read lazily.
-            limit: The most lookups in flight; never more than the client's `max_in_flight`.
+            limit: The most lookups in flight; lowered to the client's `max_in_flight`, which is logged.
             distinct: Look a repeated id up only once, at the price of remembering every id.
             deadline: Seconds for each lookup from its turn on; by default the client's.
             patience: Seconds that one outage, or a limit, may last before the rest is given up; 0 to wait for none.
@@ -470,14 +498,21 @@ class PhygitalsClient:
         return FanOut(
             fetch,
             user_ids,
-            # More would use up their deadlines waiting for a place among the requests in flight.
-            limit=min(check_count("limit", limit), self._engine.max_in_flight),
+            limit=self._lowered(limit),
             distinct=distinct,
             patience=patience,
             finish=Exchange.result,
             drop=Exchange.drop,
             hooks=self._engine.hooks,
+            clock=self._engine.clock,
         )
+
+    def _lowered(self, limit: int) -> int:
+        # More would use up their deadlines waiting for a place among the requests in flight.
+        most = self._engine.max_in_flight
+        if check_count("limit", limit) > most and limit != DEFAULT_LIMIT:
+            logger.warning("limit=%d is lowered to the client's max_in_flight=%d", limit, most)
+        return min(limit, most)
 
     async def get_inventories(
         self,
@@ -494,7 +529,7 @@ class PhygitalsClient:
 
         Args:
             user_ids: Any iterable or async iterable.
-            limit: The most lookups in flight; never more than the client's `max_in_flight`.
+            limit: The most lookups in flight; lowered to the client's `max_in_flight`, which is logged.
             deadline: Seconds for each lookup from its turn on; by default the client's.
             patience: Seconds that one outage, or a limit, may last before the rest is given up; 0 to wait for none.
 
@@ -512,24 +547,3 @@ class PhygitalsClient:
             user_ids,
             lambda distinct: self.stream_inventories(distinct, limit=limit, deadline=deadline, patience=patience),
         )
-
-
-def _check_parts(transport: object, retry: object, converter: object, on_unreadable: object) -> None:
-    """Refuse what would otherwise fail at the first call, perhaps after money has moved."""
-    if transport is not None and (
-        isinstance(transport, type) or not all(callable(getattr(transport, name, None)) for name in ("send", "aclose"))
-    ):
-        msg = f"transport must be a Transport, not {_kind(transport)}; the API key goes by name: api_key=..."
-    elif retry is not None and not isinstance(retry, RetryPolicy):
-        msg = f"retry must be a RetryPolicy, not {_kind(retry)}"
-    elif converter is not None and not isinstance(converter, PhygitalsConverter):
-        msg = f"converter must come from build_converter(), not {_kind(converter)}"
-    elif on_unreadable not in ("refuse", "keep"):
-        msg = "on_unreadable must be 'refuse' or 'keep'"
-    else:
-        return
-    raise ConfigurationError(msg)
-
-
-def _kind(value: object) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from attrs import frozen
 
 from phygitals_async._api_key import ApiKey, conceal
+from phygitals_async._checks import shown
 from phygitals_async.errors import ConfigurationError
 
 _VENDOR_ORIGIN: Final = "https://api.phygitals.com"
@@ -102,7 +103,10 @@ def _check_environment(named: Environment | str | None, key: ApiKey) -> Environm
     try:
         environment = Environment(named)
     except ValueError:
-        msg = "the environment (PHYGITALS_ENVIRONMENT, unless given) must be 'production' or 'sandbox'"
+        msg = (
+            "the environment (PHYGITALS_ENVIRONMENT, unless given) must be 'production' or 'sandbox', "
+            f"not {shown(named)}"
+        )
         raise ConfigurationError(msg) from None
     _check_fit(environment, is_sandbox_key=is_sandbox_key)
     return environment

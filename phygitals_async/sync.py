@@ -16,6 +16,7 @@ from phygitals_async._public import public
 from phygitals_async._structuring.converter import PhygitalsConverter
 from phygitals_async._sync.door import Door, own
 from phygitals_async._sync.streams import FanOut
+from phygitals_async.clock import SkippingClock
 from phygitals_async.config import Environment
 from phygitals_async.models import (
     Card,
@@ -76,6 +77,7 @@ class PhygitalsClient(Door):
             `DecodeError`, whose `partial` holds the others; `keep` returns the others, and `unreadable` lists the rest.
             It concerns what reads rows: packs, chase cards, recent pulls, inventories, quotes, orders. A card, a
             purchase, and the answer of a call that moves money or goods are whole or refused.
+        clock: Moves the time in a test; see `phygitals_async.clock`.
 
     Raises:
         ConfigurationError: A setting is missing, malformed, or contradicts another.
@@ -97,6 +99,7 @@ class PhygitalsClient(Door):
         observer: Observer | None = None,
         converter: PhygitalsConverter | None = None,
         on_unreadable: Literal["refuse", "keep"] = "refuse",
+        clock: SkippingClock | None = None,
     ) -> None:
         super().__init__(
             client.PhygitalsClient(
@@ -113,6 +116,7 @@ class PhygitalsClient(Door):
                 observer=observer,
                 converter=converter,
                 on_unreadable=on_unreadable,
+                clock=clock,
             )
         )
 
@@ -369,7 +373,7 @@ class PhygitalsClient(Door):
 
         Args:
             user_ids: Any iterable, read lazily.
-            limit: The most lookups in flight; never more than the client's `max_in_flight`.
+            limit: The most lookups in flight; lowered to the client's `max_in_flight`, which is logged.
             distinct: Look a repeated id up only once, at the price of remembering every id.
             deadline: Seconds for each lookup from its turn on; by default the client's.
             patience: Seconds that one outage, or a limit, may last before the rest is given up; 0 to wait for none.
@@ -400,7 +404,7 @@ class PhygitalsClient(Door):
 
         Args:
             user_ids: Any iterable.
-            limit: The most lookups in flight; never more than the client's `max_in_flight`.
+            limit: The most lookups in flight; lowered to the client's `max_in_flight`, which is logged.
             deadline: Seconds for each lookup from its turn on; by default the client's.
             patience: Seconds that one outage, or a limit, may last before the rest is given up; 0 to wait for none.
 

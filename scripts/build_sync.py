@@ -20,7 +20,7 @@ from phygitals_async import client
 TARGET: Final = Path(__file__).parent.parent / "phygitals_async" / "sync.py"
 _WIDTH: Final = 120
 # These are written by hand, in `_sync/door.py`.
-_BY_HAND: Final = ("aclose",)
+_BY_HAND: Final = ("aclose", "call_with_response")
 _HEAD: Final = '''\
 """The client for programs without an event loop: scripts, and web frameworks that are not async.
 

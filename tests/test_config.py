@@ -132,7 +132,8 @@ def test_no_spelling_of_the_vendors_sandbox_takes_a_production_key(base_url: str
 def test_an_unknown_environment_is_refused(environment: Any) -> None:
     """Only the two names count, exactly as written."""
     error = _refusal(environment=environment)
-    assert str(error) == "the environment (PHYGITALS_ENVIRONMENT, unless given) must be 'production' or 'sandbox'"
+    text = "the environment (PHYGITALS_ENVIRONMENT, unless given) must be 'production' or 'sandbox', not "
+    assert str(error) == text + (repr(environment) if isinstance(environment, str | int) else "a bytes")
     assert error.__cause__ is None
 
 

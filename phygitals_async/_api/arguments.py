@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from phygitals_async._checks import has_surrogate
+from phygitals_async._checks import has_surrogate, shown
 from phygitals_async.errors import InvalidArgumentError
 from phygitals_async.models import Destination
 
@@ -94,6 +94,10 @@ def _check_destination(name: str, value: object) -> Destination:
         if not isinstance(text, str) or has_surrogate(text):
             msg = f"{name}.{part} must be text that can be encoded"
             raise InvalidArgumentError(msg)
+    # The API's own rule (API sheet, 2.9): it refuses any other length.
+    if len(value.country) != 2:
+        msg = f"{name}.country must be a code of two letters, such as US, not {shown(value.country)}"
+        raise InvalidArgumentError(msg)
     return Destination(**{part: str.__str__(text) for part, text in value.parts()})
 
 

@@ -104,6 +104,7 @@ LIST_CHASE_CARDS: Final = Operation[models.Rows[models.ChaseCard]](
     path="/vm/chase/{slug}",
     answer=tuple[models.ChaseCard, ...] | None,
     read=_read_rows,
+    hint="a pack's slug is meant, not its id; list_packs() has both",
 )
 LIST_RECENT_PULLS: Final = Operation[models.Rows[models.Pull]](
     name="list_recent_pulls",
@@ -141,10 +142,11 @@ START_PURCHASE: Final = Operation[models.StartedPurchase](
         Refusal(400, "Claw machine is out of stock", errors.OutOfStock),
         Refusal(400, "Amount must be greater than 0", errors.AmountOutOfRange),
         Refusal(400, "Amount must be less than or equal to {max_per_mint}", errors.AmountOutOfRange),
-        Refusal(400, "VM not found", errors.PackNotFound),
+        Refusal(400, "VM not found", errors.PackNotFound, about="pack_id"),
         Refusal(400, "user_id is required", errors.MissingField),
         Refusal(500, "Error during transaction", errors.ServerError),
     ],
+    hint="a pack's id is meant, not its slug, and it changes with a restock; list_packs() has both",
 )
 GET_PURCHASE: Final = Operation[models.Purchase | None](
     name="get_purchase",
@@ -153,7 +155,7 @@ GET_PURCHASE: Final = Operation[models.Purchase | None](
     body={"session_id": Argument("session_id", ID)},
     answer=models.PurchaseAnswer,
     read=_read_purchase,
-    refusals=[Refusal(400, "Transaction failed", errors.TransactionFailed)],
+    refusals=[Refusal(400, "Transaction failed", errors.TransactionFailed, about="session_id")],
 )
 GET_INVENTORY: Final = Operation[models.Inventory](
     name="get_inventory",
@@ -176,8 +178,8 @@ SELL_BACK: Final = Operation[models.Sellback](
     read=_read_sellback,
     salvages={"amount": _salvage_amount},
     refusals=[
-        Refusal(400, "Item not found", errors.ItemNotFound),
-        Refusal(400, "Item has expired", errors.ItemExpired),
+        Refusal(400, "Item not found", errors.ItemNotFound, about="item_id"),
+        Refusal(400, "Item has expired", errors.ItemExpired, about="item_id"),
         Refusal(400, "Transaction failed", errors.TransactionFailed),
         Refusal(400, "Item already has an active buyback session", errors.SellbackInProgress),
         # A lock on the item, and no limit of the client's (API sheet, 2.8).
@@ -199,7 +201,7 @@ QUOTE_SHIPPING: Final = Operation[models.ShippingQuotes](
     refusals=[
         Refusal(400, "item_ids is required", errors.MissingField),
         Refusal(400, "Invalid destination address", errors.AddressRejected, details=_address_details),
-        Refusal(400, "Item not found", errors.ItemNotFound),
+        Refusal(400, "Item not found", errors.ItemNotFound, about="item_ids"),
         Refusal(400, "No shippable items in request", errors.NothingShippable),
         Refusal(422, "Country not supported", errors.CountryNotSupported),
         Refusal(500, "Failed to fetch shippi{...}", errors.ServerError),
@@ -216,7 +218,7 @@ REQUEST_SHIPPING: Final = Operation[models.ShippingRequest](
     salvages={"order_id": _salvage_id},
     refusals=[
         Refusal(400, "quote_id is required", errors.MissingField),
-        Refusal(400, "Quote expired", errors.QuoteExpired),
+        Refusal(400, "Quote expired", errors.QuoteExpired, about="quote_id"),
         Refusal(400, "Item already shipped", errors.ItemAlreadyShipped),
         Refusal(None, "error", errors.ShippingRequestFailed, key="status", null="order_id", details=_error_message),
         Refusal(500, "Failed to create shipping request", errors.ServerError),

@@ -44,6 +44,7 @@ class Refusal:
         null: A key that must be there, and be null.
         by_status: Whether the status alone decides, whatever the body says.
         details: Reads further attributes of the error out of the body and the arguments of the call.
+        about: The argument that it is about, which the error's text names.
     """
 
     status: int | None
@@ -53,6 +54,7 @@ class Refusal:
     null: str | None = None
     by_status: bool = False
     details: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]] | None = None
+    about: str = ""
 
     def matches(self, status: int, body: Mapping[str, Any]) -> bool:
         """Whether an answer is this refusal."""
@@ -85,6 +87,7 @@ class Operation(Generic[T]):
         salvages: What to salvage of an answer that is not what it should be: by the answer's own names, what reads a
             value that can be used, and gives None for any other.
         refusals: The refusals it knows; other answers get the class of their status.
+        hint: What to look at where the API does not know what it was asked about.
         segments: The path in pieces, each with the name of the argument that follows it, or with an empty one.
     """
 
@@ -99,6 +102,7 @@ class Operation(Generic[T]):
     echoes: str = ""
     salvages: Mapping[str, Callable[[object], Any]] = field(factory=dict)
     refusals: Sequence[Refusal] = ()
+    hint: str = ""
     segments: Sequence[tuple[str, str]] = field(init=False)
     _arguments: Mapping[str, Argument] = field(init=False)
 

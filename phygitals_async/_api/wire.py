@@ -153,13 +153,26 @@ class Wire:
                 shown = {k: self._printable(v) if isinstance(v, str) else v for k, v in details.items()}
                 # A suggested address that holds the key is none.
                 safe = {k: v for k, v in shown.items() if not shows_key(self.settings.api_key, repr(v))}
+                about["text"] = self._text(operation, arguments, about, refusal.about)
                 return refusal.error(**{**about, **safe})
         if status == 401:
             # A mistyped sandbox key is a production key.
             about["text"] = f"{StatusError(**about)}; this client is set up for {self.settings.environment}"
+        if status == 404:
+            about["text"] = self._text(operation, arguments, about)
         if 400 <= status < 500:
             return _FAMILIES.get(status, errors.BadRequest)(**about)
         return (errors.ServerError if 500 <= status < 600 else StatusError)(**about)
+
+    def _text(
+        self, operation: Operation[Any], arguments: Mapping[str, Any], about: Mapping[str, Any], name: str = ""
+    ) -> str:
+        """Return the text of a refusal that says what it is about, or nothing where the usual text will do."""
+        names = (name,) if name else operation.path_arguments if about["status"] == 404 else ()
+        if not names:
+            return ""
+        named = self._printable(", ".join(f"{each} {arguments[each]!r}" for each in names))
+        return f"{StatusError(**about)} ({named})" + (f"; {operation.hint}" if operation.hint else "")
 
     def _message(self, body: Mapping[str, Any]) -> str:
         """Return the API's own sentence: `error`, else `message` (API sheet, section 5)."""

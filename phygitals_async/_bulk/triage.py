@@ -10,9 +10,9 @@ from phygitals_async._api.operation import Effect
 from phygitals_async._bulk.outages import Outages, Suspect, shows_it_is_up
 from phygitals_async._bulk.queues import Queues
 from phygitals_async._calls.lookups import Lookup, Run
-from phygitals_async._calls.verdicts import judge
+from phygitals_async._calls.verdicts import asked_pause, judge
 from phygitals_async._loop.wait_queue import WaitQueue
-from phygitals_async.errors import AuthenticationError, ClientClosed, NotAttempted, PhygitalsError, StatusError
+from phygitals_async.errors import AuthenticationError, ClientClosed, NotAttempted, PhygitalsError
 
 K = TypeVar("K")
 
@@ -129,7 +129,7 @@ class Triage(Generic[K]):
             return False
         self._queues.release()
         suspect.error, suspect.seen = error, self._started
-        asked = error.retry_after if isinstance(error, StatusError) else None
+        asked = asked_pause(error)
         self.outages.failed(suspect, now, asked, is_limit=verdict.is_limit and asked is not None)
         return True
 

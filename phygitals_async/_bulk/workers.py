@@ -15,8 +15,9 @@ from phygitals_async._bulk.queues import Queues
 from phygitals_async._bulk.tasks import Tasks
 from phygitals_async._bulk.triage import Triage
 from phygitals_async._calls.lookups import Counts, Lookup, Run, current_lookup
+from phygitals_async._loop.clocks import Clock
 from phygitals_async._loop.contexts import in_context
-from phygitals_async._loop.loops import Loop, running_loop
+from phygitals_async._loop.loops import Loop
 from phygitals_async.errors import PhygitalsError
 from phygitals_async.observer import logger
 
@@ -36,6 +37,7 @@ class Workers(Generic[K]):
         distinct: Whether to leave a repeated key out.
         patience: Seconds to wait for an outage to end, or a limit; see `Outages`.
         drop: Is given what a lookup brought, and nobody takes.
+        clock: Where the time comes from.
 
     Attributes:
         counts: Of the run.
@@ -55,6 +57,7 @@ class Workers(Generic[K]):
         distinct: bool,
         patience: float,
         drop: Callable[[Any], None],
+        clock: Clock,
     ) -> None:
         self.counts = Counts()
         self.queues = Queues(keys, limit=limit, distinct=distinct)
@@ -63,6 +66,7 @@ class Workers(Generic[K]):
         self._triage = Triage(self._run, self.queues)
         self._fetch = fetch
         self._drop = drop
+        self._clock = clock
         self._limit = limit
         self._workers = 0
         self._probing = False
@@ -75,7 +79,7 @@ class Workers(Generic[K]):
     def start(self) -> None:
         """Start in the context of the task that runs now: the source is read in it, lookups in fresh copies of it."""
         self.is_entered = True
-        self._loop: Loop = running_loop()
+        self._loop: Loop = self._clock.loop()
         self.tasks = Tasks(self._loop, self.queues.wake_all)
         self.queues.start(self.tasks)
         self._context = copy_context()
@@ -224,7 +228,7 @@ class Workers(Generic[K]):
                     logger.warning(
                         "a bulk run waits, for at most %g s: the server is down or asks for a pause", self._run.patience
                     )
-                await anyio.sleep(pause)
+                await self._clock.sleep(pause)
                 await self._probe()
         finally:
             self._probing = self.counts.waiting = False

@@ -11,10 +11,11 @@ from attrs import evolve
 
 from phygitals_async._api.operation import Operation
 from phygitals_async._calls.admission import Admission, Lane, Priority
+from phygitals_async._calls.answers import taking
 from phygitals_async._calls.endings import complete, note_unknown_outcome, unlisted, with_truth
 from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.lookups import Run, current_lookup
-from phygitals_async._calls.verdicts import Verdict, judge
+from phygitals_async._calls.verdicts import Verdict, asked_pause, judge
 from phygitals_async._checks import check_seconds
 from phygitals_async.errors import (
     ClientClosed,
@@ -22,7 +23,6 @@ from phygitals_async.errors import (
     NotAttempted,
     PhygitalsError,
     Sent,
-    StatusError,
 )
 from phygitals_async.observer import Attempt, Call, logger
 from phygitals_async.transport import Delivery, Request, Response
@@ -118,6 +118,8 @@ class Exchange(Generic[T]):
             self._end(error)
             raise
         self.drop()
+        if (taken := taking.get()) is not None:
+            taken.note(self._response, self._attempts, self._engine.wire.settings.api_key)
         return result
 
     def drop(self) -> None:
@@ -246,7 +248,7 @@ class Exchange(Generic[T]):
                 self._engine.budget.give_back()
 
     def _slow_down(self, now: float, failure: PhygitalsError) -> None:
-        asked = _asked(failure)
+        asked = asked_pause(failure)
         bounded = None if asked is None else min(asked, self._engine.retry.longest)
         # The limit of calls that move money or goods is never taken for the reads'.
         shared = self._verdict.is_limit and not self._irreversible
@@ -275,7 +277,7 @@ class Exchange(Generic[T]):
             self._wait_as_long_as_the_run(now)
         else:
             self._failures += 1
-        pause = engine.retry.pause(self._failures, verdict, _asked(error))
+        pause = engine.retry.pause(self._failures, verdict, asked_pause(error))
         # The pace alone bounds the repeats after a 429; the others have a budget.
         if pause is None or now + pause >= self._latest or not (verdict.is_limit or engine.budget.take()):
             raise error
@@ -293,8 +295,3 @@ class Exchange(Generic[T]):
             self._limited_at = now if self._limited_at is None else self._limited_at
             if now - self._limited_at < self._lookup.run.patience:
                 self._ends = math.inf
-
-
-def _asked(error: PhygitalsError) -> float | None:
-    """Return the seconds that the server asked to wait, if it did."""
-    return error.retry_after if isinstance(error, StatusError) else None

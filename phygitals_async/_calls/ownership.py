@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Final, TypeVar
 
-import anyio
-
 from phygitals_async._api import endpoints
 from phygitals_async._api.arguments import check_id
 from phygitals_async._api.operation import Operation
 from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.exchange import call
 from phygitals_async._checks import check_seconds
-from phygitals_async.errors import InvalidArgumentError, NotOwned, UserNotFound
+from phygitals_async.errors import DecodeError, InvalidArgumentError, NotOwned, UserNotFound
 
 T = TypeVar("T")
 
@@ -39,15 +37,27 @@ async def call_for(
         error.describe(operation.name, {}, 0)
         raise
     asked: list[str] = checked["item_ids"] if "item_ids" in checked else [checked["item_id"]]
-    began = anyio.current_time()
+    began = engine.clock.now()
     try:
-        inventory = await call(engine, endpoints.GET_INVENTORY, seconds * _FOR_THE_LOOK, user_id=owner)
-        owned = {item.id for item in inventory.items}
-        missing, cause = [item_id for item_id in asked if item_id not in owned], None
+        missing, cause = await _not_shown(asked, owner, engine, seconds * _FOR_THE_LOOK), None
     except UserNotFound as unknown:
         missing, cause = asked, unknown
     if missing:
         refusal = NotOwned(owner=owner, item_ids=missing)
         refusal.describe(operation.name, {**checked, "owner": owner}, 0)
         raise refusal from cause
-    return await call(engine, operation, seconds - (anyio.current_time() - began), **checked)
+    return await call(engine, operation, seconds - (engine.clock.now() - began), **checked)
+
+
+async def _not_shown(item_ids: list[str], owner: str, engine: Engine, seconds: float) -> list[str]:
+    """Return those of the items that the owner's inventory does not show."""
+    inventory = await call(engine, endpoints.GET_INVENTORY, seconds, user_id=owner)
+    owned = {item.id for item in inventory.items}
+    missing = [item_id for item_id in item_ids if item_id not in owned]
+    if missing and inventory.unreadable:
+        # A client that keeps such answers gets one here; what cannot be read may be what was asked for.
+        problems = [problem for row in inventory.unreadable for problem in row.problems]
+        unknown = DecodeError("what is not found may be among the rows that cannot be read", problems=problems)
+        unknown.describe(endpoints.GET_INVENTORY.name, {"user_id": owner}, 1)
+        raise unknown
+    return missing

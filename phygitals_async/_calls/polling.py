@@ -6,10 +6,9 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-import anyio
-
 from phygitals_async._api.operation import Effect
 from phygitals_async._calls.verdicts import judge
+from phygitals_async._loop.clocks import Clock
 from phygitals_async.errors import (
     ClientClosed,
     DeadlineExceeded,
@@ -33,6 +32,7 @@ async def wait_for_purchase(
     deadline: float,
     interval: float,
     within: Callable[[float, Callable[[], Awaitable[Purchase]]], Awaitable[Purchase]],
+    clock: Clock,
     *,
     started: bool = False,
 ) -> Purchase:
@@ -59,7 +59,7 @@ async def wait_for_purchase(
                 if not judge(error, Effect.READS).may_pass:
                     raise
                 last = error
-            await anyio.sleep(_pause(pause, last))
+            await clock.sleep(_pause(pause, last))
             pause = min(pause * _GROWTH, max(_LONGEST_PAUSE, interval))
 
     try:
@@ -77,18 +77,22 @@ async def wait_for_purchase(
 
 
 async def watch_order(
-    poll: Callable[[float | None], Awaitable[ShippingOrder]], order_id: str, interval: float, deadline: float | None
+    poll: Callable[[float | None], Awaitable[ShippingOrder]],
+    order_id: str,
+    interval: float,
+    deadline: float | None,
+    clock: Clock,
 ) -> AsyncIterator[ShippingOrder]:
     """Yield the order now, and again whenever its status has changed, until it is terminal.
 
     Raises:
         DeadlineExceeded: The deadline passed first.
     """
-    ends = None if deadline is None else anyio.current_time() + deadline
+    ends = None if deadline is None else clock.now() + deadline
     seen = None
     last: PhygitalsError | None = None
     polls = 0
-    while (left := None if ends is None else ends - anyio.current_time()) is None or left > 0:
+    while (left := None if ends is None else ends - clock.now()) is None or left > 0:
         polls += 1
         try:
             # A poll has the client's deadline, or what is left of this one.
@@ -105,7 +109,7 @@ async def watch_order(
             if order.status.is_terminal:
                 return
         pause = _pause(interval, last)
-        await anyio.sleep(pause if ends is None else max(0.0, min(pause, ends - anyio.current_time())))
+        await clock.sleep(pause if ends is None else max(0.0, min(pause, ends - clock.now())))
     msg = f"the order came to no end within {deadline:g} s; its status was last {seen}"
     exceeded = DeadlineExceeded(msg)
     exceeded.describe("watch_order", {"order_id": order_id}, polls)

@@ -7,13 +7,13 @@ import random
 from attrs import define, field, frozen
 
 from phygitals_async._calls.verdicts import Verdict
-from phygitals_async._checks import check_seconds
+from phygitals_async._checks import check_seconds, shown
 from phygitals_async.errors import ConfigurationError
 
 
 def _check_retries(_instance: object, _attribute: object, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 10:
-        msg = "retries must be a whole number from 0 to 10"
+        msg = f"retries must be a whole number from 0 to 10, not {shown(value)}"
         raise ConfigurationError(msg)
 
 

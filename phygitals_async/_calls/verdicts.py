@@ -125,3 +125,8 @@ def _failed_status(error: StatusError) -> _Failure:
     if cls is BadRequest and status == 425:
         return _Failure.TOO_EARLY
     return _Failure.UNDOCUMENTED if cls is StatusError else _Failure.REFUSED
+
+
+def asked_pause(error: PhygitalsError) -> float | None:
+    """Return the seconds that the server asked to wait, if it did."""
+    return error.retry_after if isinstance(error, StatusError) else None

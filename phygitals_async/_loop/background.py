@@ -111,8 +111,8 @@ class Background:
             RuntimeError: It is called from the loop's own thread, which would wait for itself.
         """
         call = _Call(functools.partial(function, *args, **kwargs))
+        running = self._start()
         try:
-            running = self._start()
             with self._lock:
                 self._check_open()
                 self._calls.add(call)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Any, Final, NoReturn, ParamSpec, Self, TypeVar, cast
 
 from phygitals_async import client
 from phygitals_async._bulk import fan_out
+from phygitals_async._calls.answers import Answer, take
 from phygitals_async._loop.background import Background
 from phygitals_async._sync.streams import FanOut
 from phygitals_async.errors import ClientClosed
@@ -57,6 +59,23 @@ class Door:
             grace: Seconds that calls in flight are given to finish. Then the transport is closed under them.
         """
         self._background.close(functools.partial(self._api.aclose, grace=grace))
+
+    def call_with_response(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Answer[T]:
+        """Call one of the client's methods, and return what it returns with the status, headers and time it took.
+
+        Such as `answer = api.call_with_response(api.get_inventory, "user_abc123")`: `answer.value` is the inventory. An
+        error is raised as by the method itself: it has its own status and attempts.
+
+        Args:
+            method: A method of this client.
+            *args: What it takes.
+            **kwargs: The same, by name.
+        """
+        began = time.monotonic()
+        # The call is made in a copy of this context.
+        with take() as taken:
+            value = method(*args, **kwargs)
+        return taken.answer(value, time.monotonic() - began)
 
     @property
     def _background(self) -> Background:

@@ -138,11 +138,11 @@ class _Keys(Generic[K]):
         return self
 
     async def __anext__(self) -> K:
-        self._arrived = anyio.Event()
+        arrived = self._arrived = anyio.Event()
         self.is_wanted = True
         if self.stop_waiting is not None:
             self.stop_waiting()
-        await self._arrived.wait()
+        await arrived.wait()
         key = self._given.popleft()
         if key is END:
             self._source.raise_failure()

@@ -7,11 +7,13 @@ from typing import Any
 
 import anyio
 import pytest
+from attrs import evolve
 
 from phygitals_async import (
     ConfigurationError,
     ConnectionLost,
     DeadlineExceeded,
+    DecodeError,
     Destination,
     InvalidArgumentError,
     NotOwned,
@@ -118,6 +120,23 @@ async def test_a_read_that_fails_says_that_it_was_the_read() -> None:
     api = PhygitalsClient(MemoryTransport(breaks), api_key="sandbox-test", retry=ONCE)
     with pytest.raises(ConnectionLost, match="get_inventory: the line went dead"):
         await api.sell_back("item", owner="me")
+
+
+@pytest.mark.anyio
+async def test_an_item_that_cannot_be_read_is_not_said_to_be_somebody_elses() -> None:
+    """Where a client keeps answers with rows that cannot be read, the one that is missing may be among them."""
+    it = Two()
+
+    def handler(request: Request) -> Response:
+        response = it.sandbox(request)
+        return evolve(response, body=response.body.replace(b'"name":"Juan Soto RC Auto /25"', b'"name":5'))
+
+    api = PhygitalsClient(MemoryTransport(handler), api_key="sandbox-test", on_unreadable="keep")
+    other = it.sandbox.add_item("me", name="Another Card", buyback_price=Decimal(1)).id
+    with pytest.raises(DecodeError, match=r"^get_inventory: what is not found may be among .*name") as caught:
+        await api.sell_back(it.mine, owner="me")
+    assert caught.value.arguments == {"user_id": "me"}
+    assert (await api.sell_back(other, owner="me")).success
 
 
 @pytest.mark.anyio

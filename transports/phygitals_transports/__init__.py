@@ -11,11 +11,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from phygitals_transports.aiohttp import AiohttpTransport
     from phygitals_transports.aiohttp_connector import GuardedConnector
+    from phygitals_transports.caching import CachingTransport
+    from phygitals_transports.faults import FaultTransport
     from phygitals_transports.memory import MemoryTransport
+    from phygitals_transports.recording import RecordingTransport
+    from phygitals_transports.replaying import ReplayTransport
 
-__all__ = ["AiohttpTransport", "GuardedConnector", "MemoryTransport"]
+__all__ = [
+    "AiohttpTransport",
+    "CachingTransport",
+    "FaultTransport",
+    "GuardedConnector",
+    "MemoryTransport",
+    "RecordingTransport",
+    "ReplayTransport",
+]
 
-_HOMES = {"AiohttpTransport": "aiohttp", "GuardedConnector": "aiohttp_connector", "MemoryTransport": "memory"}
+_HOMES = {
+    "AiohttpTransport": "aiohttp",
+    "CachingTransport": "caching",
+    "FaultTransport": "faults",
+    "GuardedConnector": "aiohttp_connector",
+    "MemoryTransport": "memory",
+    "RecordingTransport": "recording",
+    "ReplayTransport": "replaying",
+}
 
 
 def __getattr__(name: str) -> object:

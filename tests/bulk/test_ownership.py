@@ -683,6 +683,30 @@ async def test_a_bug_in_a_lookup_is_raised_where_the_run_is_left() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_bug_in_a_lookup_ends_the_others_at_once(reads: bool) -> None:
+    """Nobody waits for lookups of a run that has failed."""
+    ended: list[float] = []
+
+    async def fetch(key: int) -> int:
+        if key == 3:
+            await anyio.sleep(1)
+            raise ZeroDivisionError
+        try:
+            await anyio.sleep(1000)
+        finally:
+            ended.append(anyio.current_time())
+        return key
+
+    async with unharmed():
+        before = anyio.current_time()
+        with pytest.raises(ZeroDivisionError):
+            async with fan_out(fetch, numbers(), limit=4) as run:
+                await (read(run) if reads else anyio.sleep(10))
+        assert [moment - before for moment in ended] == [1, 1, 1]
+
+
+@pytest.mark.anyio
 async def test_a_bug_in_a_lookup_is_raised_to_every_consumer() -> None:
     """None of them takes the run for complete."""
     seen: list[type[BaseException]] = []

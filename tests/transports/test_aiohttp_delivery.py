@@ -412,6 +412,21 @@ async def test_a_hook_that_replaces_the_failure() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_hook_is_told_of_the_failure() -> None:
+    """As the caller is: what traces show is what happened."""
+    told: list[BaseException] = []
+
+    async def hook(_session: object, _context: object, failed: aiohttp.TraceRequestExceptionParams) -> None:
+        told.append(failed.exception)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_exception.append(hook)
+    async with opened_with(trace) as transport:
+        error = await failure_of(transport, sale(f"http://127.0.0.1:{free_port()}/x"))
+    assert told == [error]
+
+
+@pytest.mark.asyncio
 async def test_a_hook_that_sends_something_itself() -> None:
     """Requests of its own, through the same session or the same transport, tell nothing of the one it is called for."""
     busy = False

@@ -18,6 +18,7 @@ from phygitals_async.conformance.server import FaultServer, Script, chunked, htt
 ANSWERED: Final = "the good answer"
 ODD: Final = "another answer"
 LOST: Final = "a TransportError that says unknown"
+UNSENT: Final = "an error that says never sent"
 TOO_LARGE: Final = "ResponseTooLarge"
 SILENT: Final = "no end"
 
@@ -152,8 +153,8 @@ def _head_of(good: bytes) -> bytes:
 
 
 _BREAKING: Final = (
-    _scripted("closed on accept", on_connect(b"", "close"), LOST),
-    _scripted("reset on accept", on_connect(b"", "reset"), LOST),
+    _scripted("closed on accept", on_connect(b"", "close"), LOST, UNSENT),
+    _scripted("reset on accept", on_connect(b"", "reset"), LOST, UNSENT),
     _scripted("silent on accept", on_connect(b"", "silence"), SILENT),
     _wire("closed before any byte", b"", LOST),
     _wire("reset before any byte", b"", LOST, end="reset"),
@@ -210,7 +211,7 @@ _FRAMING: Final = (
           ODD, end="reset"),
     _wire("HTTP/1.0", lambda good: http(good).replace(b"HTTP/1.1", b"HTTP/1.0"), ANSWERED),
     _wire("answered twice", lambda good: http(good) + http(b'{"smuggled": true}'), ANSWERED, end="keep"),
-    _scripted("answers before it is asked", on_connect(http(b"{}", status="503 Busy"), "close"), ODD, LOST),
+    _scripted("answers before it is asked", on_connect(http(b"{}", status="503 Busy"), "close"), ODD, LOST, UNSENT),
     _wire("gzip", lambda good: http(gzip.compress(good), headers=b"Content-Encoding: gzip\r\n"), ANSWERED,
           end="keep"),
     _wire("gzip cut", lambda good: http(_half(gzip.compress(good)), headers=b"Content-Encoding: gzip\r\n"),

@@ -62,24 +62,27 @@ class Peer:
         """Whether this side has closed it."""
         return self.sock.fileno() == -1
 
-    async def read_request(self) -> Received | None:
-        """Read one request and record it, or return None at the end of the connection."""
+    async def read_head(self) -> bytes:
+        """Return the head of the next request as it came, or nothing at the end of the connection."""
         while b"\r\n\r\n" not in self._unread:
             if not await self._read_more():
-                return None
-        head, _, rest = self._unread.partition(b"\r\n\r\n")
+                return b""
+        return self._unread.partition(b"\r\n\r\n")[0]
+
+    async def read_request(self) -> Received | None:
+        """Read one request and record it, or return None at the end of the connection."""
+        head = await self.read_head()
         length = re.search(rb"(?im)^content-length: *([0-9]+)", head)
-        end = int(length[1]) if length else 0
-        while len(rest) < end:
+        end = len(head) + 4 + (int(length[1]) if length else 0)
+        while len(self._unread) < end:
             if not await self._read_more():
                 return None
-            rest = self._unread[len(head) + 4 :]
-        self._unread = rest[end:]
+        body, self._unread = self._unread[len(head) + 4 : end], self._unread[end:]
         first, *lines = head.decode("latin-1").split("\r\n")
         method, target, _ = first.split(" ")
         pairs = [line.partition(":") for line in lines]
         headers = tuple((name.lower(), value.strip()) for name, _, value in pairs)
-        request = Received(self.number, method, target, rest[:end], headers)
+        request = Received(self.number, method, target, body, headers)
         self.server.record(request)
         return request
 

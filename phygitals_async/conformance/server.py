@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -12,6 +13,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from attrs import Factory, define, field, frozen
 
+from phygitals_async import Request, Response
 from phygitals_async.conformance.peers import Peer, Received
 
 _REUSE_PORT: Final = getattr(socket, "SO_REUSEPORT", socket.SO_REUSEADDR)
@@ -37,6 +39,20 @@ class Script:
 
 
 GOOD: Final = Script()
+
+
+def answering(handler: Callable[[Request], Response | Awaitable[Response]]) -> Script:
+    """Return the script of a server whose answers are those of `handler`."""
+
+    async def on_request(peer: Peer, received: Received) -> None:
+        headers = dict(received.headers)
+        url = f"http://{headers['host']}{received.target}"
+        answer = handler(Request(received.method, url, headers, received.body or None))
+        response = await answer if inspect.isawaitable(answer) else answer
+        lines = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
+        await peer.send(http(response.body, status=f"{response.status} Reason", kind=b"", headers=lines.encode()))
+
+    return Script(on_request=on_request)
 
 
 @define(eq=False)

@@ -1,0 +1,61 @@
+"""The project's own transports under the kit that is there for everybody's."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import aiohttp
+
+from phygitals_async import Request, Response, Transport
+from phygitals_async.conformance import Handler, HttpTransportConformance, Settings, TransportConformance
+from phygitals_transports import AiohttpTransport, GuardedConnector, MemoryTransport
+
+
+class TrustingAiohttp:
+    """An `AiohttpTransport` with a session that trusts an authority; it closes both."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._made: tuple[aiohttp.ClientSession, AiohttpTransport] | None = None
+
+    async def send(self, request: Request) -> Response:
+        """Make the session in the event loop that uses it."""
+        if self._made is None:
+            context = ssl.create_default_context(cadata=self._settings.authority)
+            session = aiohttp.ClientSession(connector=GuardedConnector(limit=0, ssl=context))
+            self._made = session, _aiohttp(self._settings, session)
+        return await self._made[1].send(request)
+
+    async def aclose(self) -> None:
+        """Close the session and the transport."""
+        if self._made is not None:
+            session, transport = self._made
+            await transport.aclose()
+            await session.close()
+
+
+def _aiohttp(settings: Settings, session: aiohttp.ClientSession | None = None) -> AiohttpTransport:
+    return AiohttpTransport(session, max_body=settings.max_body, connect_timeout=settings.connect_timeout)
+
+
+class TestAiohttp(HttpTransportConformance):
+    """The default."""
+
+    event_loops = ("asyncio",)
+
+    def transport(self, settings: Settings) -> Transport:
+        """Return an `AiohttpTransport`."""
+        return _aiohttp(settings) if settings.authority is None else TrustingAiohttp(settings)
+
+
+class TestMemory(TransportConformance):
+    """A function in this process."""
+
+    @asynccontextmanager
+    async def connected(self, handler: Handler) -> AsyncGenerator[tuple[Transport, str]]:
+        """Give a `MemoryTransport`."""
+        transport = MemoryTransport(handler)
+        yield transport, "http://127.0.0.1:8765"
+        await transport.aclose()

@@ -10,7 +10,8 @@ import aiohttp
 
 from phygitals_async import Request, Response, Transport
 from phygitals_async.conformance import Handler, HttpTransportConformance, Settings, TransportConformance
-from phygitals_transports import AiohttpTransport, GuardedConnector, MemoryTransport
+from phygitals_transports import AiohttpTransport, GuardedConnector, Httpx2Transport, MemoryTransport
+from phygitals_transports.aiohttp_server import serve
 
 
 class TrustingAiohttp:
@@ -59,3 +60,26 @@ class TestMemory(TransportConformance):
         transport = MemoryTransport(handler)
         yield transport, "http://127.0.0.1:8765"
         await transport.aclose()
+
+
+class TestAiohttpServer(TransportConformance):
+    """The server that goes with aiohttp."""
+
+    event_loops = ("asyncio",)
+
+    @asynccontextmanager
+    async def connected(self, handler: Handler) -> AsyncGenerator[tuple[Transport, str]]:
+        """Serve the handler with aiohttp."""
+        async with serve(handler) as url:
+            transport = AiohttpTransport()
+            yield transport, url
+            await transport.aclose()
+
+
+class TestHttpx2(HttpTransportConformance):
+    """httpx2, which speaks HTTP/1.1 to the kit's servers."""
+
+    def transport(self, settings: Settings) -> Transport:
+        """Return an `Httpx2Transport`."""
+        tls = ssl.create_default_context(cadata=settings.authority)
+        return Httpx2Transport(max_body=settings.max_body, connect_timeout=settings.connect_timeout, tls=tls)

@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from phygitals_transports.aiohttp import AiohttpTransport
     from phygitals_transports.aiohttp_connector import GuardedConnector
+    from phygitals_transports.httpx2 import Httpx2Transport
     from phygitals_transports.memory import MemoryTransport
 
-__all__ = ["AiohttpTransport", "GuardedConnector", "MemoryTransport"]
+__all__ = ["AiohttpTransport", "GuardedConnector", "Httpx2Transport", "MemoryTransport"]
 
-_HOMES = {"AiohttpTransport": "aiohttp", "GuardedConnector": "aiohttp_connector", "MemoryTransport": "memory"}
+_HOMES = {
+    "AiohttpTransport": "aiohttp",
+    "GuardedConnector": "aiohttp_connector",
+    "Httpx2Transport": "httpx2",
+    "MemoryTransport": "memory",
+}
 
 
 def __getattr__(name: str) -> object:

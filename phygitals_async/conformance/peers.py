@@ -71,7 +71,8 @@ class Peer:
 
     async def read_request(self) -> Received | None:
         """Read one request and record it, or return None at the end of the connection."""
-        head = await self.read_head()
+        if not (head := await self.read_head()):
+            return None
         length = re.search(rb"(?im)^content-length: *([0-9]+)", head)
         end = len(head) + 4 + (int(length[1]) if length else 0)
         while len(self._unread) < end:

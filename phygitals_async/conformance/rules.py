@@ -10,11 +10,12 @@ from functools import partial
 from typing import Final
 
 import anyio
+from anyio.abc import TaskGroup
 from attrs import frozen
 
 from phygitals_async import Request, Transport
 from phygitals_async.conformance.certificates import AUTHORITY, Kind, server_tls
-from phygitals_async.conformance.exchanges import attempt, read, sale
+from phygitals_async.conformance.exchanges import attempt, read, sale, silent, until
 from phygitals_async.conformance.faults import LOST, MAX_BODY, UNSENT, on_connect, reply
 from phygitals_async.conformance.peers import Peer
 from phygitals_async.conformance.server import FaultServer, Script, fault_server, http
@@ -27,6 +28,7 @@ class Rule(enum.Enum):
     TARGETS = "sends any request target byte for byte"
     HEADER_NAMES = "sends header names as they are spelt"
     HEADER_SIZES = "refuses enormous headers"
+    HANGS_UP = "ends the connection of a request that is cancelled or closed under way"
 
 
 @frozen(kw_only=True)
@@ -112,7 +114,7 @@ async def unreached(opened: Opener, place: Place, request_to: Callable[[str], Re
     """Send a request where no connection can be made, and return what came of it."""
     settings = Settings(connect_timeout=0.05, authority=AUTHORITY)
     async with place() as (server, url), opened(settings) as transport:
-        outcome = await attempt(transport, request_to(url), may_last=True)
+        outcome = await attempt(transport, request_to(url))
         assert not server.received, "a request arrived"
     return outcome
 
@@ -141,7 +143,8 @@ async def _header_names(opened: Opener) -> None:
 
     async with fault_server() as server, opened(Settings()) as transport:
         await server.turn(Script(on_connect=note))
-        await attempt(transport, Request("GET", server.url, {"X-API-Key": "k", "x-lower": "l"}), may_last=True)
+        request = Request("GET", server.url, {"X-API-Key": "k", "x-lower": "l"})
+        await attempt(transport, request, begun=lambda: bool(names))
     assert {b"X-API-Key", b"x-lower"} <= set(names), names
 
 
@@ -153,9 +156,29 @@ async def _header_sizes(opened: Opener) -> None:
             assert outcome == LOST, f"{len(headers)} bytes of headers: {outcome}"
 
 
+async def _hangs_up(opened: Opener) -> None:
+    for make in (read, sale):
+        for end in ("cancelled", "closed"):
+            async with fault_server() as server, opened(Settings()) as transport:
+                arrived = anyio.Event()
+                await server.turn(silent(arrived))
+                async with anyio.create_task_group() as group:
+                    group.start_soon(attempt, transport, make(server.url))
+                    await arrived.wait()
+                    await (transport.aclose() if end == "closed" else _cancel(group))
+                with anyio.move_on_after(1):
+                    await until(lambda: not server.peers)
+                assert not server.peers, f"{end}: the connection goes on"
+
+
+async def _cancel(group: TaskGroup) -> None:
+    group.cancel_scope.cancel()
+
+
 CHECKS: Final[Mapping[Rule, Callable[[Opener], Awaitable[None]]]] = {
     Rule.NEVER_SENT: _never_sent,
     Rule.TARGETS: _targets,
     Rule.HEADER_NAMES: _header_names,
     Rule.HEADER_SIZES: _header_sizes,
+    Rule.HANGS_UP: _hangs_up,
 }

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import aiohttp
 
 from phygitals_async import Request, Response, Transport
-from phygitals_async.conformance import Handler, HttpTransportConformance, Settings, TransportConformance
-from phygitals_transports import AiohttpTransport, GuardedConnector, Httpx2Transport, MemoryTransport
+from phygitals_async.conformance import Handler, HttpTransportConformance, Rule, Settings, TransportConformance
+from phygitals_transports import AiohttpTransport, GuardedConnector, Httpx2Transport, MemoryTransport, ReqwestTransport
 from phygitals_transports.aiohttp_server import serve
 
 
@@ -83,3 +83,16 @@ class TestHttpx2(HttpTransportConformance):
         """Return an `Httpx2Transport`."""
         tls = ssl.create_default_context(cadata=settings.authority)
         return Httpx2Transport(max_body=settings.max_body, connect_timeout=settings.connect_timeout, tls=tls)
+
+
+class TestReqwest(HttpTransportConformance):
+    """reqwest, through pyreqwest."""
+
+    event_loops = ("asyncio",)
+    unkept = frozenset({Rule.NEVER_SENT, Rule.TARGETS, Rule.HEADER_NAMES, Rule.HANGS_UP})
+
+    def transport(self, settings: Settings) -> Transport:
+        """Return a `ReqwestTransport`."""
+        return ReqwestTransport(
+            max_body=settings.max_body, connect_timeout=settings.connect_timeout, authority=settings.authority
+        )

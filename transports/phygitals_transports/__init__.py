@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from phygitals_transports.aiohttp_connector import GuardedConnector
     from phygitals_transports.httpx2 import Httpx2Transport
     from phygitals_transports.memory import MemoryTransport
+    from phygitals_transports.reqwest import ReqwestTransport
 
-__all__ = ["AiohttpTransport", "GuardedConnector", "Httpx2Transport", "MemoryTransport"]
+__all__ = ["AiohttpTransport", "GuardedConnector", "Httpx2Transport", "MemoryTransport", "ReqwestTransport"]
 
 _HOMES = {
     "AiohttpTransport": "aiohttp",
     "GuardedConnector": "aiohttp_connector",
     "Httpx2Transport": "httpx2",
     "MemoryTransport": "memory",
+    "ReqwestTransport": "reqwest",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Literal, NoReturn, Self
 
 import anyio
 
@@ -55,8 +55,8 @@ class PhygitalsClient:
     `docs/api-sheet.md` of the source.
 
     Args:
-        transport: What sends the requests, closed together with the client; by default an
-            `AiohttpTransport`.
+        transport: What sends the requests, closed together with the client, or the name of an engine: `aiohttp`, which
+            is the default, `httpx2` or `reqwest`.
         api_key: The partner's key; else `PHYGITALS_API_KEY`.
         environment: Else `PHYGITALS_ENVIRONMENT` (`production` or `sandbox`), else what the key tells: a key that
             starts with `sandbox-` means sandbox, any other production.
@@ -77,7 +77,7 @@ class PhygitalsClient:
 
     def __init__(
         self,
-        transport: Transport | None = None,
+        transport: Transport | Literal["aiohttp", "httpx2", "reqwest"] | None = None,
         *,
         api_key: str | None = None,
         environment: Environment | str | None = None,
@@ -95,10 +95,10 @@ class PhygitalsClient:
         del api_key  # Error reporters show the locals of every frame.
         _check_parts(transport, retry, converter)
         settings = resolve_settings(key, environment, base_url, path_prefix)
-        if transport is None:
-            from phygitals_transports import AiohttpTransport
+        if transport is None or isinstance(transport, str):
+            from phygitals_transports.engines import new_transport
 
-            transport = AiohttpTransport()
+            transport = new_transport("aiohttp" if transport is None else transport)
         headers = {
             "X-API-Key": settings.api_key,
             "Accept": "application/json",
@@ -487,7 +487,7 @@ class PhygitalsClient:
 
 def _check_parts(transport: object, retry: object, converter: object) -> None:
     """Refuse what would otherwise fail at the first call, perhaps after money has moved."""
-    if transport is not None and (
+    if not isinstance(transport, str | None) and (
         isinstance(transport, type) or not all(callable(getattr(transport, name, None)) for name in ("send", "aclose"))
     ):
         msg = f"transport must be a Transport, not {_kind(transport)}; the API key goes by name: api_key=..."

@@ -11,7 +11,7 @@ import anyio
 from phygitals_async import Request, Response, ResponseTooLarge, Sent, Transport, TransportError
 from phygitals_async.conformance.contract import LONGEST_WAIT
 from phygitals_async.conformance.faults import ANSWERED, LOST, ODD, SILENT, TOO_LARGE, UNSENT
-from phygitals_async.conformance.peers import Peer, Received
+from phygitals_async.conformance.peers import Peer
 from phygitals_async.conformance.server import GOOD, FaultServer, Script
 
 KEY: Final = "sandbox-canary-5e3b0c7d91aa4f62"
@@ -81,13 +81,14 @@ async def recover(transport: Transport, server: FaultServer) -> str:
 
 
 def silent(arrived: anyio.Event) -> Script:
-    """Return the script of a server that takes a request, tells of it, and never answers."""
+    """Return the script of a server that reads what comes first, tells of it, and never answers."""
 
-    async def never(peer: Peer, _: Received) -> None:
+    async def never(peer: Peer) -> None:
+        await peer.receive()
         arrived.set()
         await peer.stay_silent()
 
-    return Script(on_request=never)
+    return Script(on_connect=never)
 
 
 async def until(condition: Callable[[], bool]) -> None:

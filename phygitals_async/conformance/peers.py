@@ -87,6 +87,12 @@ class Peer:
         self.server.record(request)
         return request
 
+    async def receive(self) -> bytes:
+        """Return what comes next, of whatever protocol; nothing at the end of the connection."""
+        await self._read_more()
+        data, self._unread = self._unread, b""
+        return data
+
     async def send(self, data: bytes) -> None:
         """Write `data` and wait until the socket has taken it."""
         rest = memoryview(data)

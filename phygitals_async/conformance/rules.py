@@ -157,18 +157,19 @@ async def _header_sizes(opened: Opener) -> None:
 
 
 async def _hangs_up(opened: Opener) -> None:
-    for make in (read, sale):
-        for end in ("cancelled", "closed"):
-            async with fault_server() as server, opened(Settings()) as transport:
-                arrived = anyio.Event()
-                await server.turn(silent(arrived))
-                async with anyio.create_task_group() as group:
-                    group.start_soon(attempt, transport, make(server.url))
-                    await arrived.wait()
-                    await (transport.aclose() if end == "closed" else _cancel(group))
-                with anyio.move_on_after(1):
-                    await until(lambda: not server.peers)
-                assert not server.peers, f"{end}: the connection goes on"
+    for scheme in ("http", "https"):
+        for make in (read, sale):
+            for end in ("cancelled", "closed"):
+                async with fault_server() as server, opened(Settings()) as transport:
+                    arrived = anyio.Event()
+                    await server.turn(silent(arrived))
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(attempt, transport, make(f"{scheme}://127.0.0.1:{server.port}"))
+                        await arrived.wait()
+                        await (transport.aclose() if end == "closed" else _cancel(group))
+                    with anyio.move_on_after(1):
+                        await until(lambda: not server.peers)
+                    assert not server.peers, f"{end}, {scheme}: the connection goes on"
 
 
 async def _cancel(group: TaskGroup) -> None:

@@ -146,6 +146,9 @@ class FaultServer:
         if self._claim is not None:
             self._claim.close()
         self._tasks.cancel_scope.cancel()
+        # Some may not have come to the first step of their task.
+        for peer in self.peers:
+            peer.abort()
 
     def _serve(self, listener: socket.socket, tls: ssl.SSLContext | None) -> int:
         listener.listen(128)
@@ -164,10 +167,10 @@ class FaultServer:
                     sock, _ = listener.accept()
                     sock.setblocking(False)
                     self.connections += 1
-                    self._tasks.start_soon(self._converse, Peer(self, self.connections, sock), tls)
+                    self.peers.add(peer := Peer(self, self.connections, sock))
+                    self._tasks.start_soon(self._converse, peer, tls)
 
     async def _converse(self, peer: Peer, tls: ssl.SSLContext | None) -> None:
-        self.peers.add(peer)
         try:
             if tls is not None:
                 await peer.start_tls(tls)

@@ -205,7 +205,7 @@ def test_no_answer_at_all() -> None:
 
 def test_package_names() -> None:
     """The package gives and lists its transports, and no other name."""
-    names = ["AiohttpTransport", "GuardedConnector", "MemoryTransport"]
+    names = ["AiohttpTransport", "GuardedConnector", "Httpx2Transport", "MemoryTransport", "ReqwestTransport"]
     assert sorted(phygitals_transports.__all__) == names
     assert dir(phygitals_transports) == names
     for name in names:
@@ -221,6 +221,8 @@ def test_package_names() -> None:
         ("from phygitals_transports import MemoryTransport", []),
         ("import phygitals_transports.memory", []),
         ("from phygitals_transports import AiohttpTransport", ["aiohttp"]),
+        ("from phygitals_transports import Httpx2Transport", ["httpx2"]),
+        ("from phygitals_transports import ReqwestTransport", ["pyreqwest"]),
     ],
 )
 def test_one_transport_loads_no_engine_of_another(statement: str, engines: list[str]) -> None:

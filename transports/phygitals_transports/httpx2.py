@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ssl
-from contextlib import aclosing, suppress
-from typing import Final
+from contextlib import suppress
 
 import anyio
 
-from phygitals_async import ClientClosed, ConnectionLost, Request, Response, ResponseTooLarge
+from phygitals_async import ClientClosed, ConnectionLost, Request, Response
 from phygitals_async.transport import Affinity, check_count, check_seconds
 from phygitals_transports.extras import require
 
@@ -16,9 +15,7 @@ with suppress(ModuleNotFoundError):
     import httpcore2
     import httpx2
 
-    from phygitals_transports.httpx2_exchanges import Body, for_engine, lifetime, translate
-
-_MIB: Final = 1024 * 1024
+    from phygitals_transports.httpx2_exchanges import for_engine, lifetime, read_answer, translate
 
 
 class Httpx2Transport:
@@ -40,7 +37,7 @@ class Httpx2Transport:
     def __init__(
         self,
         *,
-        max_body: int = 16 * _MIB,
+        max_body: int = 16 * 2**20,
         connect_timeout: float = 10.0,
         http2: bool = True,
         tls: ssl.SSLContext | None = None,
@@ -71,20 +68,20 @@ class Httpx2Transport:
                     return await self._exchange(self._kept, request)
                 async with self._pool() as fresh:
                     return await self._exchange(fresh, request)
-        except Exception as error:  # noqa: BLE001 - what it is, and whether the request was sent, is told apart there.
-            failure = translate(error, request.delivery)
+        except Exception as error:  # noqa: BLE001 - what it is, and whether the request was sent, is told apart below.
+            failure = error
         finally:
             self._under_way.discard(scope)
         # Raised outside the handler, without the frames that hold the request's headers.
-        raise failure.with_traceback(None)
+        raise translate(failure, request.delivery).with_traceback(None)
 
     async def aclose(self) -> None:
         """End what is under way, and close all connections."""
         self._closed = True
-        for scope in self._under_way:
-            scope.cancel()
         kept, self._kept = self._kept, None
         if kept is not None and not self._affinity.must_start_afresh():
+            for scope in self._under_way:
+                scope.cancel()
             await self._lifetime.aclose()
 
     def _pool(self) -> httpcore2.AsyncConnectionPool:
@@ -94,14 +91,4 @@ class Httpx2Transport:
 
     async def _exchange(self, pool: httpcore2.AsyncConnectionPool, request: Request) -> Response:
         received = await pool.handle_async_request(for_engine(request, self._connect_timeout))
-        response = httpx2.Response(
-            received.status, headers=received.headers, stream=Body(received, keep=not request.fresh_connection)
-        )
-        body = bytearray()
-        async with aclosing(response), aclosing(response.aiter_bytes()) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > self._max_body:
-                    msg = f"the body is larger than {self._max_body} bytes"
-                    raise ResponseTooLarge(msg)
-        return Response(response.status_code, response.headers, bytes(body))
+        return await read_answer(received, self._max_body, keep=not request.fresh_connection)

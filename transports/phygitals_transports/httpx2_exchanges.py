@@ -19,6 +19,8 @@ from phygitals_async import (
     PhygitalsError,
     ProtocolError,
     Request,
+    Response,
+    ResponseTooLarge,
     Sent,
     TransportError,
 )
@@ -60,11 +62,18 @@ class Progress:
     """
 
     delivery: Delivery
+    _stream: httpcore2.AsyncNetworkStream | None = None
 
     async def __call__(self, event: str, info: dict[str, Any]) -> None:
         """Note an event; httpx2 does not go on before."""
-        if event in _NOT_MADE:
+        if event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+        elif event in _NOT_MADE:
             self.delivery.failed = True
+            if self._stream is not None:
+                # httpx2 forgets it where the TLS handshake is cancelled.
+                with anyio.CancelScope(shield=True):
+                    await self._stream.aclose()
         elif event.endswith("send_request_headers.started"):
             if self.delivery.started:
                 msg = "the server gave the request up"
@@ -80,7 +89,24 @@ async def lifetime(pool: httpcore2.AsyncConnectionPool) -> AsyncGenerator[httpco
         await pool.aclose()
 
 
-class Body(httpx2.AsyncByteStream):
+async def read_answer(received: httpcore2.Response, max_body: int, *, keep: bool) -> Response:
+    """Read and decode an answer; `keep` says whether its connection may be kept.
+
+    Raises:
+        ResponseTooLarge: The body is larger than `max_body` bytes.
+    """
+    response = httpx2.Response(received.status, headers=received.headers, stream=_Body(received, keep=keep))
+    body = bytearray()
+    async with aclosing(response), aclosing(response.aiter_bytes()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > max_body:
+                msg = f"the body is larger than {max_body} bytes"
+                raise ResponseTooLarge(msg)
+    return Response(response.status_code, response.headers, bytes(body))
+
+
+class _Body(httpx2.AsyncByteStream):
     """The bytes of an answer, for httpx2 to decode; whoever stops reading closes all there is.
 
     A connection on which more came than the answer is not kept: httpx2 would take that for the next answer.

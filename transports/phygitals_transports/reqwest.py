@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
 
 import anyio.lowlevel
 
@@ -13,10 +12,9 @@ from phygitals_async.transport import check_count, check_seconds
 from phygitals_transports.extras import require
 
 with suppress(ModuleNotFoundError):
-    from pyreqwest.client import ClientBuilder
     from pyreqwest.http import Url
 
-    from phygitals_transports.reqwest_errors import translate
+    from phygitals_transports.reqwest_engine import new_client, translate
 
 
 class ReqwestTransport:
@@ -48,15 +46,10 @@ class ReqwestTransport:
     ) -> None:
         require("reqwest", "pyreqwest")
         self._max_body = check_count("max_body", max_body)
-        connecting = timedelta(seconds=check_seconds("connect_timeout", connect_timeout))
-        whole = timedelta(seconds=check_seconds("abandon_after", abandon_after))
-        builders = ClientBuilder(), ClientBuilder().pool_max_idle_per_host(0)
-        for builder in builders:
-            builder.no_proxy().follow_redirects(False).referer(False).connect_timeout(connecting).timeout(whole)
-            if authority is not None:
-                builder.add_root_certificate_pem(authority.encode())
+        connecting = check_seconds("connect_timeout", connect_timeout)
+        whole = check_seconds("abandon_after", abandon_after)
         # By `fresh_connection`. What they keep open ends with the last reference.
-        self._clients = dict(enumerate(builder.build() for builder in builders))
+        self._clients = {fresh: new_client(connecting, whole, authority, keep=not fresh) for fresh in (False, True)}
 
     async def send(self, request: Request) -> Response:
         """Send `request` once; see `phygitals_async.Transport`."""

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check unit wheel soak bench faults openapi clean
+.PHONY: demo test check unit wheel soak bench faults openapi engines clean
 .DEFAULT_GOAL := test
 
 # The library with what the demo shows; enough for `make demo`.
@@ -57,6 +57,10 @@ faults: $(VENV)/.dev
 # Writes docs/openapi.json; a test holds it against the declarations.
 openapi: $(VENV)/.dev
 	$(BIN)/python scripts/build_openapi.py
+
+# Writes the table of engines in docs/transports.md; a test holds it against the kit.
+engines: $(VENV)/.dev
+	$(BIN)/python scripts/build_engines.py
 
 clean:
 	rm -rf $(VENV) dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -225,7 +225,7 @@ _FRAMING: Final = (
           lambda good: http(gzip.compress(gzip.compress(good)), headers=b"Content-Encoding: gzip, gzip\r\n"),
           ODD, ANSWERED, end="keep"),
     _wire("unknown encoding", lambda good: http(good, headers=b"Content-Encoding: cow\r\n"),
-          ANSWERED, ODD, end="keep"),
+          ANSWERED, ODD, LOST, end="keep"),
     _wire("brotli unasked", lambda good: http(good, headers=b"Content-Encoding: br\r\n"), ANSWERED,
           LOST, ODD, end="keep"),
 )  # fmt: skip

@@ -143,7 +143,7 @@ async def _header_names(opened: Opener) -> None:
 
     async with fault_server() as server, opened(Settings()) as transport:
         await server.turn(Script(on_connect=note))
-        request = Request("GET", server.url, {"X-API-Key": "k", "x-lower": "l"})
+        request = Request("GET", f"{server.url}/", {"X-API-Key": "k", "x-lower": "l"})
         await attempt(transport, request, begun=lambda: bool(names))
     assert {b"X-API-Key", b"x-lower"} <= set(names), names
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any, Final
 
 import aiohttp
 
@@ -12,6 +15,8 @@ from phygitals_async import Request, Response, Transport
 from phygitals_async.conformance import Handler, HttpTransportConformance, Rule, Settings, TransportConformance
 from phygitals_transports import AiohttpTransport, GuardedConnector, Httpx2Transport, MemoryTransport, ReqwestTransport
 from phygitals_transports.aiohttp_server import serve
+from phygitals_transports.engines import ENGINES
+from support import ROOT
 
 
 class TrustingAiohttp:
@@ -96,3 +101,30 @@ class TestReqwest(HttpTransportConformance):
         return ReqwestTransport(
             max_body=settings.max_body, connect_timeout=settings.connect_timeout, authority=settings.authority
         )
+
+
+KITS: Final = {"aiohttp": TestAiohttp, "httpx2": TestHttpx2, "reqwest": TestReqwest}
+
+
+def test_the_table_of_engines_says_what_the_kits_say() -> None:
+    """Every engine that a client can be told to use is in `docs/transports.md`, with what was found out about it."""
+    spec = importlib.util.spec_from_file_location("build_engines", ROOT / "scripts" / "build_engines.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = (ROOT / "docs" / "transports.md").read_text()
+    assert list(KITS) == list(ENGINES)
+    assert module.render(text, KITS) == text
+    assert text.count("| `ReqwestTransport` |") == 1
+
+
+def _transport_of_the_documents() -> dict[str, Any]:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "conformance.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {"__name__": "conformance_of_the_documents"}
+    exec(program, names)  # noqa: S102 - it is ours.
+    return names
+
+
+class TestTransportOfTheDocuments(_transport_of_the_documents()["TestPlainTransport"]):  # type: ignore[misc] # it is found at run time.
+    """The one that `docs/conformance.md` shows."""

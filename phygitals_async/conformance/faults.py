@@ -119,7 +119,6 @@ def _drip(build: Callable[[bytes], bytes], *, at_once: int = 0) -> Script:
         data = build(peer.server.good)
         await peer.send(data[:at_once])
         await peer.drip(data[at_once:])
-        await peer.stay_silent()
 
     return Script(on_request=on_request)
 

@@ -86,7 +86,8 @@ class FaultServer:
     tunnels: list[str] = Factory(list)
     peers: set[Peer] = field(factory=set, repr=False)
     listener: socket.socket | None = field(default=None, repr=False)
-    _claim: socket.socket | None = field(default=None, repr=False)
+    # Bound for good, so that nobody else takes the port while nothing listens on it.
+    _claim: socket.socket = field(factory=lambda: _bound(0), repr=False)
     other_port: int = 0
 
     @property
@@ -114,15 +115,9 @@ class FaultServer:
             await script.on_turn(self)
 
     async def listen(self, tls: ssl.SSLContext | None = None, *, sock: socket.socket | None = None) -> None:
-        """Listen on `sock`, or else on the port it had before if it had one."""
-        if sock is None:
-            if self._claim is None:
-                # Bound for good, so that nobody else takes the port while nothing listens on it.
-                self._claim = _bound(0)
-                self.port = self._claim.getsockname()[1]
-            sock = _bound(self.port)
-        self.listener = sock
-        self.port = self._serve(sock, tls)
+        """Listen on `sock`, or else on a port of its own, always the same."""
+        self.listener = sock or _bound(self._claim.getsockname()[1])
+        self.port = self._serve(self.listener, tls)
 
     @asynccontextmanager
     async def listen_elsewhere(self) -> AsyncIterator[None]:
@@ -143,8 +138,7 @@ class FaultServer:
     async def stop(self) -> None:
         """Listen no more and end every connection."""
         await self.stop_listening()
-        if self._claim is not None:
-            self._claim.close()
+        self._claim.close()
         self._tasks.cancel_scope.cancel()
         # Some may not have come to the first step of their task.
         for peer in self.peers:

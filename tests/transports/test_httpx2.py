@@ -123,7 +123,7 @@ async def test_a_fresh_connection_in_http2() -> None:
 
 
 def _goes_away(connection: H2Connection, stream: int) -> None:
-    connection.close_connection(last_stream_id=0)
+    connection.close_connection(last_stream_id=max(stream - 2, 0))
 
 
 def _goes_away_later(connection: H2Connection, stream: int) -> None:

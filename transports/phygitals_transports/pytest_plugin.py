@@ -11,6 +11,9 @@ import pytest
 from phygitals_async import Environment, PhygitalsClient, Sandbox
 from phygitals_transports.memory import MemoryTransport
 
+# Its assertions say what they compared, as those of a test module do.
+pytest.register_assert_rewrite("phygitals_async.conformance")
+
 
 @pytest.fixture
 def phygitals_sandbox() -> Sandbox:

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check unit wheel lowest prism soak bench faults openapi sync dist clean
+.PHONY: demo test check unit wheel lowest prism soak bench faults openapi sync engines dist clean
 .DEFAULT_GOAL := test
 
 # The library with what the demo shows; enough for `make demo`.
@@ -83,6 +83,10 @@ dist: $(VENV)/.demo
 # Writes phygitals_async/sync.py; a test holds it against the async client.
 sync: $(VENV)/.dev
 	$(BIN)/python scripts/build_sync.py
+
+# Writes the table of engines in docs/transports.md; a test holds it against the kit.
+engines: $(VENV)/.dev
+	$(BIN)/python scripts/build_engines.py
 
 clean:
 	rm -rf $(VENV) dist sbom.cdx.json .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

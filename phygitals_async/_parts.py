@@ -14,7 +14,7 @@ def check_parts(transport: object, retry: object, converter: object, on_unreadab
     Raises:
         ConfigurationError: One of them is not what it should be. The text says what is usually meant.
     """
-    if transport is not None and not _is_transport(transport):
+    if not isinstance(transport, str | None) and not _is_transport(transport):
         msg = f"transport must be a Transport, not {_kind(transport)}; {_meant(transport)}"
     elif retry is not None and not isinstance(retry, RetryPolicy):
         msg = f"retry must be a RetryPolicy, not {_kind(retry)}"

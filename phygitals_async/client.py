@@ -63,8 +63,8 @@ class PhygitalsClient:
     `docs/api-sheet.md` of the source.
 
     Args:
-        transport: What sends the requests, closed together with the client; by default an
-            `AiohttpTransport`.
+        transport: What sends the requests, closed together with the client, or the name of an engine: `aiohttp`, which
+            is the default, `httpx2` or `reqwest`.
         api_key: The partner's key; else `PHYGITALS_API_KEY`.
         environment: Else `PHYGITALS_ENVIRONMENT` (`production` or `sandbox`), else what the key tells: a key that
             starts with `sandbox-` means sandbox, any other production.
@@ -90,7 +90,7 @@ class PhygitalsClient:
 
     def __init__(
         self,
-        transport: Transport | None = None,
+        transport: Transport | Literal["aiohttp", "httpx2", "reqwest"] | None = None,
         *,
         api_key: str | None = None,
         environment: Environment | str | None = None,
@@ -110,10 +110,10 @@ class PhygitalsClient:
         del api_key  # Error reporters show the locals of every frame.
         check_parts(transport, retry, converter, on_unreadable, clock)
         settings = resolve_settings(key, environment, base_url, path_prefix)
-        if transport is None:
-            from phygitals_transports import AiohttpTransport
+        if transport is None or isinstance(transport, str):
+            from phygitals_transports.engines import new_transport
 
-            transport = AiohttpTransport()
+            transport = new_transport("aiohttp" if transport is None else transport)
         if clock is not None:
             transport = clock.watching(transport)
         headers = {

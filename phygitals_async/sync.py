@@ -58,8 +58,8 @@ class PhygitalsClient(Door):
     `docs/api-sheet.md` of the source.
 
     Args:
-        transport: What sends the requests, closed together with the client; by default an
-            `AiohttpTransport`.
+        transport: What sends the requests, closed together with the client, or the name of an engine: `aiohttp`, which
+            is the default, `httpx2` or `reqwest`.
         api_key: The partner's key; else `PHYGITALS_API_KEY`.
         environment: Else `PHYGITALS_ENVIRONMENT` (`production` or `sandbox`), else what the key tells: a key that
             starts with `sandbox-` means sandbox, any other production.
@@ -85,7 +85,7 @@ class PhygitalsClient(Door):
 
     def __init__(
         self,
-        transport: Transport | None = None,
+        transport: Transport | Literal["aiohttp", "httpx2", "reqwest"] | None = None,
         *,
         api_key: str | None = None,
         environment: Environment | str | None = None,

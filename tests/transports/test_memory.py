@@ -221,6 +221,8 @@ def test_package_names() -> None:
         ("from phygitals_transports import MemoryTransport", []),
         ("import phygitals_transports.memory", []),
         ("from phygitals_transports import AiohttpTransport", ["aiohttp"]),
+        ("from phygitals_transports import Httpx2Transport", ["httpx2"]),
+        ("from phygitals_transports import ReqwestTransport", ["pyreqwest"]),
     ],
 )
 def test_one_transport_loads_no_engine_of_another(statement: str, engines: list[str]) -> None:

@@ -14,6 +14,9 @@ from phygitals_async.clock import SkippingClock
 from phygitals_transports.faults import FaultTransport
 from phygitals_transports.memory import MemoryTransport
 
+# Its assertions say what they compared, as those of a test module do.
+pytest.register_assert_rewrite("phygitals_async.conformance")
+
 
 @pytest.fixture
 def phygitals_clock() -> SkippingClock:

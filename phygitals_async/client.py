@@ -8,12 +8,13 @@ from types import TracebackType
 from typing import Literal, NoReturn, ParamSpec, Self, TypeVar
 
 from phygitals_async._api import endpoints
+from phygitals_async._api.arguments import check_user_ids
 from phygitals_async._api.wire import Wire
 from phygitals_async._api_key import conceal
 from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE, FanOut, collect
 from phygitals_async._bulk.outcomes import Batch
 from phygitals_async._calls import polling
-from phygitals_async._calls.answers import Answer, take
+from phygitals_async._calls.answers import Answer, check_method, take
 from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.exchange import Exchange, call
 from phygitals_async._calls.ownership import call_for
@@ -176,13 +177,18 @@ class PhygitalsClient:
         """Call one of the client's methods, and return what it returns with the status, headers and time it took.
 
         Such as `answer = await api.call_with_response(api.get_inventory, "user_abc123")`: `answer.value` is the
-        inventory. An error is raised as by the method itself: it has its own status and attempts.
+        inventory. An error is raised as by the method itself: with its `attempts`, and with the `status` where it is
+        about an answer's.
 
         Args:
-            method: A method of this client.
+            method: A method of this client that makes one call, or one purchase; not a bulk run, nor `watch_order`.
             *args: What it takes.
             **kwargs: The same, by name.
+
+        Raises:
+            InvalidArgumentError: `method` is something else, such as the result of a call. Nothing was sent.
         """
+        check_method(self, method)
         began = self._engine.clock.now()
         with take() as taken:
             value = await method(*args, **kwargs)
@@ -493,6 +499,7 @@ class PhygitalsClient:
         def fetch(user_id: str) -> Awaitable[Exchange[Inventory]]:
             return Exchange(self._engine, endpoints.GET_INVENTORY, deadline, {"user_id": user_id}).send()
 
+        check_user_ids(user_ids)
         if deadline is not None:
             check_seconds("deadline", deadline)
         return FanOut(
@@ -539,6 +546,7 @@ class PhygitalsClient:
                 unhashable.
         """
         # Checked before the ids are read, which may take its time.
+        check_user_ids(user_ids)
         check_count("limit", limit)
         if deadline is not None:
             check_seconds("deadline", deadline)

@@ -21,6 +21,7 @@ from phygitals_async._structuring.rows import with_unreadable
 from phygitals_async.config import Settings
 from phygitals_async.errors import DecodeError, PhygitalsError, RedirectRefused, StatusError
 from phygitals_async.models.rows import Unreadable
+from phygitals_async.observer import logger
 from phygitals_async.transport import Request, Response
 
 T = TypeVar("T")
@@ -106,6 +107,9 @@ class Wire:
         except DecodeError as error:
             partial = self._partial(operation, arguments, error, response.body)
             if partial is not None and self.keeps_unreadable:
+                # No part of the answer: it may be personal data.
+                count = len(error.partial.unreadable)
+                logger.warning("%s: unreadable rows left out of an answer: %d", operation.name, count)
                 return partial
             failure: PhygitalsError = DecodeError(
                 error.summary,
@@ -157,7 +161,8 @@ class Wire:
                 return refusal.error(**{**about, **safe})
         if status == 401:
             # A mistyped sandbox key is a production key.
-            about["text"] = f"{StatusError(**about)}; this client is set up for {self.settings.environment}"
+            setting = f"this client is set up for {self.settings.environment}, at {self._printable(self.settings.root)}"
+            about["text"] = f"{StatusError(**about)}; {setting}"
         if status == 404:
             about["text"] = self._text(operation, arguments, about)
         if 400 <= status < 500:

@@ -725,7 +725,8 @@ def test_an_option_of_another_kind_is_refused_at_once(name: str, wrong: Any, tex
 
 def test_a_limit_of_another_kind_is_refused_at_once() -> None:
     """And so are options that are none."""
-    for wrong in ({"per_second": "5"}, {"per_second": True}, {"per_second": 5, "burst": "5"}):
+    limits: tuple[dict[str, Any], ...] = ({"per_second": "5"}, {"per_second": True}, {"per_second": 5, "burst": "5"})
+    for wrong in limits:
         with pytest.raises(ConfigurationError, match="must be"):
             RateLimit(**wrong)
     with pytest.raises(ConfigurationError, match=r"^retry_after must be a bool, not 3$"):

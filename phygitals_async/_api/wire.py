@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,10 +22,12 @@ from phygitals_async._structuring.rows import with_unreadable
 from phygitals_async.config import Settings
 from phygitals_async.errors import DecodeError, PhygitalsError, RedirectRefused, StatusError
 from phygitals_async.models.rows import Unreadable
-from phygitals_async.observer import logger
 from phygitals_async.transport import Request, Response
 
 T = TypeVar("T")
+
+# The observer's, by its name: that module knows of calls, as nothing here does.
+_logger: Final = logging.getLogger("phygitals_async")
 
 _SNIPPET_CHARS: Final = 200
 # An error body longer than this is no API message; it is not worth parsing.
@@ -109,7 +112,7 @@ class Wire:
             if partial is not None and self.keeps_unreadable:
                 # No part of the answer: it may be personal data.
                 count = len(error.partial.unreadable)
-                logger.warning("%s: unreadable rows left out of an answer: %d", operation.name, count)
+                _logger.warning("%s: unreadable rows left out of an answer: %d", operation.name, count)
                 return partial
             failure: PhygitalsError = DecodeError(
                 error.summary,

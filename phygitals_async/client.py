@@ -8,12 +8,13 @@ from types import TracebackType
 from typing import Literal, NoReturn, ParamSpec, Self, TypeVar
 
 from phygitals_async._api import endpoints
+from phygitals_async._api.arguments import check_user_ids
 from phygitals_async._api.wire import Wire
 from phygitals_async._api_key import conceal
 from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE, FanOut, collect
 from phygitals_async._bulk.outcomes import Batch
 from phygitals_async._calls import polling
-from phygitals_async._calls.answers import Answer, take
+from phygitals_async._calls.answers import Answer, check_method, take
 from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.exchange import Exchange, call
 from phygitals_async._calls.ownership import call_for
@@ -67,8 +68,10 @@ class PhygitalsClient:
             is the default, `httpx2` or `reqwest`.
         api_key: The partner's key; else `PHYGITALS_API_KEY`.
         environment: Else `PHYGITALS_ENVIRONMENT` (`production` or `sandbox`), else what the key tells: a key that
-            starts with `sandbox-` means sandbox, any other production.
-        base_url: Used as it stands; else `PHYGITALS_BASE_URL`, else the environment's.
+            starts with `sandbox-` means sandbox, any other production. One that nearly does, such as `sandbox_x`, is
+            refused unless an environment or a base URL is given.
+        base_url: Used as it stands, with any key unless it is the vendor's; else `PHYGITALS_BASE_URL`, else the
+            environment's.
         path_prefix: Appended to the base URL. The vendor may be moving it (API sheet, section 1).
         deadline: Seconds each call may take in all, attempts, waits and pauses, unless the call names its own.
         attempt_timeout: Seconds for one attempt of a read, not counting the wait for admission.
@@ -79,9 +82,10 @@ class PhygitalsClient:
         observer: Is told of calls, attempts and bulk progress; see `Observer`.
         converter: Structures the answers; see `build_converter`.
         on_unreadable: What becomes of an answer in which some rows are not what the API documents. `refuse` raises the
-            `DecodeError`, whose `partial` holds the others; `keep` returns the others, and `unreadable` lists the rest.
-            It concerns what reads rows: packs, chase cards, recent pulls, inventories, quotes, orders. A card, a
-            purchase, and the answer of a call that moves money or goods are whole or refused.
+            `DecodeError`, whose `partial` holds the others; `keep` returns the others, `unreadable` lists the rest, and
+            a warning in the log tells how many. It concerns what reads rows: packs, chase cards, recent pulls,
+            inventories, quotes, orders. A card, a purchase, and the answer of a call that moves money or goods are
+            whole or refused.
         clock: Moves the time in a test; see `phygitals_async.clock`.
 
     Raises:
@@ -176,13 +180,18 @@ class PhygitalsClient:
         """Call one of the client's methods, and return what it returns with the status, headers and time it took.
 
         Such as `answer = await api.call_with_response(api.get_inventory, "user_abc123")`: `answer.value` is the
-        inventory. An error is raised as by the method itself: it has its own status and attempts.
+        inventory. An error is raised as by the method itself: with its `attempts`, and with the `status` where it is
+        about an answer's.
 
         Args:
-            method: A method of this client.
+            method: A method of this client that makes one call, or one purchase; not a bulk run, nor `watch_order`.
             *args: What it takes.
             **kwargs: The same, by name.
+
+        Raises:
+            InvalidArgumentError: `method` is something else, such as the result of a call. Nothing was sent.
         """
+        check_method(self, method)
         began = self._engine.clock.now()
         with take() as taken:
             value = await method(*args, **kwargs)
@@ -493,6 +502,7 @@ class PhygitalsClient:
         def fetch(user_id: str) -> Awaitable[Exchange[Inventory]]:
             return Exchange(self._engine, endpoints.GET_INVENTORY, deadline, {"user_id": user_id}).send()
 
+        check_user_ids(user_ids)
         if deadline is not None:
             check_seconds("deadline", deadline)
         return FanOut(
@@ -539,6 +549,7 @@ class PhygitalsClient:
                 unhashable.
         """
         # Checked before the ids are read, which may take its time.
+        check_user_ids(user_ids)
         check_count("limit", limit)
         if deadline is not None:
             check_seconds("deadline", deadline)

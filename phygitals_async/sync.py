@@ -62,8 +62,10 @@ class PhygitalsClient(Door):
             is the default, `httpx2` or `reqwest`.
         api_key: The partner's key; else `PHYGITALS_API_KEY`.
         environment: Else `PHYGITALS_ENVIRONMENT` (`production` or `sandbox`), else what the key tells: a key that
-            starts with `sandbox-` means sandbox, any other production.
-        base_url: Used as it stands; else `PHYGITALS_BASE_URL`, else the environment's.
+            starts with `sandbox-` means sandbox, any other production. One that nearly does, such as `sandbox_x`, is
+            refused unless an environment or a base URL is given.
+        base_url: Used as it stands, with any key unless it is the vendor's; else `PHYGITALS_BASE_URL`, else the
+            environment's.
         path_prefix: Appended to the base URL. The vendor may be moving it (API sheet, section 1).
         deadline: Seconds each call may take in all, attempts, waits and pauses, unless the call names its own.
         attempt_timeout: Seconds for one attempt of a read, not counting the wait for admission.
@@ -74,9 +76,10 @@ class PhygitalsClient(Door):
         observer: Is told of calls, attempts and bulk progress; see `Observer`.
         converter: Structures the answers; see `build_converter`.
         on_unreadable: What becomes of an answer in which some rows are not what the API documents. `refuse` raises the
-            `DecodeError`, whose `partial` holds the others; `keep` returns the others, and `unreadable` lists the rest.
-            It concerns what reads rows: packs, chase cards, recent pulls, inventories, quotes, orders. A card, a
-            purchase, and the answer of a call that moves money or goods are whole or refused.
+            `DecodeError`, whose `partial` holds the others; `keep` returns the others, `unreadable` lists the rest, and
+            a warning in the log tells how many. It concerns what reads rows: packs, chase cards, recent pulls,
+            inventories, quotes, orders. A card, a purchase, and the answer of a call that moves money or goods are
+            whole or refused.
         clock: Moves the time in a test; see `phygitals_async.clock`.
 
     Raises:

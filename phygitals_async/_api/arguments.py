@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 from attrs import frozen
@@ -56,6 +56,18 @@ def check_id(name: str, value: object) -> str:
         # The text itself of a subclass, such as a member of an enum.
         return str.__str__(value)
     raise InvalidArgumentError(msg)
+
+
+def check_user_ids(value: object) -> None:
+    """Refuse what cannot be the user ids of a bulk run, before the run refuses it as it would any keys.
+
+    Raises:
+        InvalidArgumentError: It is a single string, or cannot be iterated.
+    """
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable | AsyncIterable):
+        given = f"a single {type(value).__name__}"
+        msg = f"user_ids must be an iterable of user ids, not {given}; for one user there is get_inventory(user_id)"
+        raise InvalidArgumentError(msg)
 
 
 def _check_ids(name: str, value: object) -> list[str]:

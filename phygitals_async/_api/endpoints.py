@@ -220,12 +220,13 @@ REQUEST_SHIPPING: Final = Operation[models.ShippingRequest](
     read=_read_shipping_request,
     salvages={"order_id": _salvage_id},
     refusals=[
-        Refusal(400, "quote_id is required", errors.MissingField),
+        Refusal(400, "quote_id is required", errors.MissingField, about="quote_id"),
         Refusal(400, "Quote expired", errors.QuoteExpired, about="quote_id"),
         Refusal(400, "Item already shipped", errors.ItemAlreadyShipped),
         Refusal(None, "error", errors.ShippingRequestFailed, key="status", null="order_id", details=_error_message),
         Refusal(500, "Failed to create shipping request", errors.ServerError),
     ],
+    hint="the id of one of a session's quotes is meant, such as quotes.cheapest.id, and it expires",
 )
 GET_SHIPPING_ORDER: Final = Operation[models.ShippingOrder](
     name="get_shipping_order",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -24,6 +25,9 @@ from phygitals_async.models.rows import Unreadable
 from phygitals_async.transport import Request, Response
 
 T = TypeVar("T")
+
+# The observer's, by its name: that module knows of calls, as nothing here does.
+_logger: Final = logging.getLogger("phygitals_async")
 
 _SNIPPET_CHARS: Final = 200
 # An error body longer than this is no API message; it is not worth parsing.
@@ -106,6 +110,9 @@ class Wire:
         except DecodeError as error:
             partial = self._partial(operation, arguments, error, response.body)
             if partial is not None and self.keeps_unreadable:
+                # No part of the answer: it may be personal data.
+                count = len(error.partial.unreadable)
+                _logger.warning("%s: unreadable rows left out of an answer: %d", operation.name, count)
                 return partial
             failure: PhygitalsError = DecodeError(
                 error.summary,
@@ -157,7 +164,8 @@ class Wire:
                 return refusal.error(**{**about, **safe})
         if status == 401:
             # A mistyped sandbox key is a production key.
-            about["text"] = f"{StatusError(**about)}; this client is set up for {self.settings.environment}"
+            setting = f"this client is set up for {self.settings.environment}, at {self._printable(self.settings.root)}"
+            about["text"] = f"{StatusError(**about)}; {setting}"
         if status == 404:
             about["text"] = self._text(operation, arguments, about)
         if 400 <= status < 500:

@@ -52,20 +52,19 @@ class FanOut(Generic[K, V]):
         start: Callable[[AsyncIterable[K]], fan_out.FanOut[K, V]],
         keys: Iterable[K],
     ) -> None:
-        self._source = Source(keys, distinct=False)
-        if self._source.is_async:
-            msg = f"the sync client reads plain iterables of keys, not {type(keys).__name__}"
-            raise InvalidArgumentError(msg)
+        self._source = Source(plain(keys), distinct=False)
         # As long as there is a run, the client is not forgotten.
         self._owner = owner
         self._call = call
         self._keys = _Keys(self._source)
         self._run = start(self._keys)
+        self._entered = False
         self._lock = threading.RLock()
         self.progress: Progress = self._run.progress
 
     def __enter__(self) -> Self:
         self._call(self._run.__aenter__)
+        self._entered = True
         return self
 
     def __exit__(
@@ -81,6 +80,9 @@ class FanOut(Generic[K, V]):
         return self
 
     def __next__(self) -> Outcome[K, V]:
+        if not self._entered:
+            msg = "enter the bulk run first: with ... as outcomes"
+            raise RuntimeError(msg)
         with self._lock:
             while True:
                 keys = (self._source.take(),) if self._keys.is_wanted else ()
@@ -110,6 +112,18 @@ class FanOut(Generic[K, V]):
         finally:
             with self._lock:
                 self._source.close()
+
+
+def plain(values: Iterable[K] | AsyncIterable[K]) -> Iterable[K]:
+    """Return what a thread can read of `values`; a lazy query may be made for event loops too.
+
+    Raises:
+        InvalidArgumentError: Only an event loop can read them.
+    """
+    if not isinstance(values, Iterable):
+        msg = f"the sync client reads plain iterables, not {type(values).__name__}: give it a list, or a generator"
+        raise InvalidArgumentError(msg)
+    return iter(values) if isinstance(values, AsyncIterable) else values
 
 
 class _Keys(Generic[K]):

@@ -148,6 +148,20 @@ async def test_bulk_lookups_keep_too() -> None:
     assert (len(outcome.value.items), len(outcome.value.unreadable)) == (1, 1)
 
 
+async def test_what_is_kept_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One warning for each answer: the operation and how many rows, and nothing of what is in them."""
+    async with client(an_inventory("worth a fortune"), "keep") as api:
+        await api.get_inventory("user_abc123")
+        assert caplog.messages == ["get_inventory: unreadable rows left out of an answer: 1"]
+        await api.get_inventories(["user_abc123"])
+    assert [(record.name, record.levelname) for record in caplog.records] == [("phygitals_async", "WARNING")] * 2
+    caplog.clear()
+    async with client(an_inventory()) as api:
+        with pytest.raises(DecodeError):
+            await api.get_inventory("user_abc123")
+    assert caplog.messages == []
+
+
 async def test_a_failed_bulk_lookup_has_its_part() -> None:
     """Unasked, it is in the error."""
     async with client(an_inventory()) as api:

@@ -18,6 +18,7 @@ from phygitals_async import (
     PhygitalsClient,
     Request,
     Response,
+    Sandbox,
     Sent,
     Transport,
 )
@@ -76,6 +77,24 @@ async def test_what_the_handler_raises_is_raised() -> None:
         await transport.send(a_request())
     assert caught.value is fault
     assert len(transport.sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (Sandbox, "not the class Sandbox; make one of it: MemoryTransport(Sandbox(...))"),
+        (Response(200, {}, b""), "not a Response; give it to MemoryTransport.answering(...)"),
+        (None, "not NoneType; a Sandbox() is one"),
+        ({"items": []}, "not dict; "),
+    ],
+    ids=["class", "response", "none", "body"],
+)
+def test_what_is_no_handler_is_refused_at_once(wrong: Any, text: str) -> None:
+    """And not at the first call; the text says what is usually meant."""
+    with pytest.raises(ConfigurationError) as caught:
+        MemoryTransport(wrong)
+    assert str(caught.value).startswith("handler must be a function of a request, ")
+    assert text in str(caught.value)
 
 
 @pytest.mark.anyio

@@ -30,7 +30,7 @@ from phygitals_async import (
     UserNotFound,
     build_converter,
 )
-from phygitals_async._api.wire import parse_retry_after
+from phygitals_async._api.headers import parse_retry_after
 from phygitals_transports import MemoryTransport
 from structuring_support import with_nulls
 from support import ONCE, fixture_bytes, fixture_json

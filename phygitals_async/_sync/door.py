@@ -97,13 +97,15 @@ class Door:
             raise
 
     def _stream(self, start: Callable[[AsyncIterable[K]], fan_out.FanOut[K, V]], keys: Iterable[K]) -> FanOut[K, V]:
-        return FanOut(self, self._background.call, start, keys)
+        return FanOut(self, self._background, start, keys)
 
     def _iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
         async def step() -> object:
             return await anext(source, _END)
 
-        while (value := self._background.call(step)) is not _END:
+        # In a fork too, which cannot go on with it, and is told so.
+        background = self._background
+        while (value := background.call(step)) is not _END:
             yield cast("T", value)
 
 

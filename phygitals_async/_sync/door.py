@@ -104,13 +104,15 @@ class Door:
 
     def _stream(self, start: Callable[[AsyncIterable[K]], fan_out.FanOut[K, V]], keys: Iterable[K]) -> FanOut[K, V]:
         check_user_ids(keys)
-        return FanOut(self, self._background.call, start, plain(keys))
+        return FanOut(self, self._background, start, plain(keys))
 
     def _iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
         async def step() -> object:
             return await anext(source, _END)
 
-        while (value := self._background.call(step)) is not _END:
+        # In a fork too, which cannot go on with it, and is told so.
+        background = self._background
+        while (value := background.call(step)) is not _END:
             yield cast("T", value)
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import anyio
 
 from phygitals_async import ClientClosed, ConnectionLost, Request, Response
 from phygitals_async.transport import Affinity, check_count, check_seconds
-from phygitals_transports.extras import require
+from phygitals_transports.extras import is_installed, require
 
-with suppress(ModuleNotFoundError):
+if TYPE_CHECKING or is_installed("httpx2"):
     import httpcore2
     import httpx2
 

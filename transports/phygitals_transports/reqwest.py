@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import anyio.lowlevel
 
 from phygitals_async import ClientClosed, ConfigurationError, ConnectError, Request, Response, ResponseTooLarge
 from phygitals_async.transport import check_count, check_seconds
-from phygitals_transports.extras import require
+from phygitals_transports.extras import is_installed, require
 
-with suppress(ModuleNotFoundError):
+if TYPE_CHECKING or is_installed("pyreqwest"):
     from pyreqwest.http import Url
 
     from phygitals_transports.reqwest_engine import new_client, translate

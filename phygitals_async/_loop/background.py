@@ -163,10 +163,11 @@ class Background:
         thread = threading.Thread(target=self._run, args=(ready,), name="phygitals-async", daemon=True)
         try:
             thread.start()
-        finally:
-            # Whatever starting it raises: if it has started, the next call finds it.
+        except BaseException:
+            # Whatever it raises: where the thread has started, the next call finds its loop.
             if thread.ident is not None:
                 ready.result()
+            raise
         return ready.result()
 
     def _begin(self, running: _Running, call: WaitedCall[Any]) -> None:

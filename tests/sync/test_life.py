@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from asyncio import get_running_loop
+from contextvars import copy_context
 from typing import Any
 
 import anyio
@@ -27,6 +28,7 @@ from phygitals_async import (
     Sent,
 )
 from phygitals_async._loop.background import Background
+from phygitals_async._loop.waited_calls import WaitedCall
 from phygitals_async.sync import PhygitalsClient
 from phygitals_transports import MemoryTransport
 from support import empty_inventories
@@ -257,16 +259,27 @@ def test_a_thread_that_cannot_start_is_tried_again(monkeypatch: pytest.MonkeyPat
         start(thread)
         raise MemoryError
 
-    with open_api() as it:
-        with monkeypatch.context() as patched:
-            patched.setattr(threading.Thread, "start", no_more)
+    def call(background: Background) -> None:
+        # As a first call does it, but in a thread in which coverage is measured.
+        waited = WaitedCall(nothing, copy_context())
+        background._start(waited)
+        waited.wait()
+        waited.outcome()
+
+    one, other = (Background("a test", nothing, lambda _: "") for _ in range(2))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_more)
+        for background in (one, other):
             with pytest.raises(RuntimeError, match="can't start new thread"):
-                it.api.get_inventory("a")
-            patched.setattr(threading.Thread, "start", started)
-            with pytest.raises(MemoryError):
-                it.api.get_inventory("a")
-        assert it.api.get_inventory("a").user_id == "a"
-        assert len(loops()) == 1
+                call(background)
+        patched.setattr(threading.Thread, "start", started)
+        with pytest.raises(MemoryError):
+            call(one)
+    call(one)
+    assert len(loops()) == 1
+    one.close(nothing)
+    call(other)
+    other.close(nothing)
 
 
 def test_a_loop_that_somebody_ends_ends_its_calls() -> None:
@@ -455,6 +468,18 @@ def test_a_run_and_an_iterator_belong_to_one_process() -> None:
     message = "what a sync PhygitalsClient began belongs to the process that made it, and this one is a fork of that\n"
     out, _ = _run(FORKED_WITHIN, "-W", "ignore::DeprecationWarning")
     assert out == message * 2 + "left\nparent\n"
+
+
+def test_what_began_before_a_fork_is_refused_before_a_key_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a child, but in this process: it reads nothing, waits for nothing, and closes nothing."""
+    keys = (key for key in ["a", "a"])
+    with open_api() as it, it.api.stream_inventories(keys) as outcomes:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "getpid", lambda: -1)
+            with pytest.raises(RuntimeError, match="belongs to the process that made it"):
+                next(outcomes)
+            outcomes.close()
+        assert len(list(outcomes)) == 2
 
 
 FORGOTTEN_IN_THE_CHILD = FORKING.replace("api.close()", "del api").replace("os._exit(0)", "sys.exit(0)")

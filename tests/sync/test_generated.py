@@ -7,6 +7,7 @@ import inspect
 import re
 import typing
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -34,7 +35,7 @@ def _script() -> ModuleType:
 
 def test_the_file_is_what_the_script_writes() -> None:
     """Whoever changes the async client runs `python scripts/build_sync.py`."""
-    assert (ROOT / "phygitals_async" / "sync.py").read_text() == _script().render()
+    assert Path(sync.__file__).read_text() == _script().render()
 
 
 def test_each_method_of_the_async_client_is_there_and_no_other() -> None:

@@ -188,6 +188,8 @@ class Interrupting:
     def run(self, function: Callable[[], object]) -> None:
         """Call the function."""
         traced = sys.gettrace()
+        # Python 3.12 tells of opcodes only if somebody wanted them before.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace)
         try:
             function()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -342,24 +343,31 @@ async def test_a_cassette_grows(path: Path) -> None:
     assert [(await replay.send(get(f"/card/{number}"))).body for number in range(3)] == [b"0", b"1", b"2"]
 
 
-def _record_many(path: Path, name: str) -> None:
-    async def record() -> None:
-        recording = RecordingTransport(MemoryTransport.answering("x" * 20_000), path)
-        for number in range(50):
-            await recording.send(get(f"/card/{name}-{number}"))
+_RECORD_MANY = """
+import sys
 
-    anyio.run(record)
+import anyio
+
+from phygitals_async import Request
+from phygitals_transports import MemoryTransport, RecordingTransport
+
+path, name = sys.argv[1:]
+
+
+async def record():
+    recording = RecordingTransport(MemoryTransport.answering("x" * 20_000), path)
+    for number in range(50):
+        await recording.send(Request("GET", f"https://api.phygitals.com/_/api/v1/card/{name}-{number}", {}))
+
+
+anyio.run(record)
+"""
 
 
 def test_several_processes_write_one_cassette(path: Path) -> None:
     """Every line is whole, however they are mixed."""
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_record_many, args=(path, name)) for name in "ab"]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
+    workers = [subprocess.Popen([sys.executable, "-c", _RECORD_MANY, str(path), name]) for name in "ab"]
+    assert [worker.wait(60) for worker in workers] == [0, 0]
     assert len(ReplayTransport(path).unused) == 100
 
 

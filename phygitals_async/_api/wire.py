@@ -107,26 +107,35 @@ class Wire:
         try:
             return _result(operation, arguments, self.converter.loads(response.body, operation.answer), response.body)
         except DecodeError as error:
-            partial = self._partial(operation, arguments, error, response.body)
-            if partial is not None and self.keeps_unreadable:
-                # No part of the answer: it may be personal data.
-                count = len(error.partial.unreadable)
-                _logger.warning("%s: unreadable rows left out of an answer: %d", operation.name, count)
-                return partial
-            failure: PhygitalsError = DecodeError(
-                error.summary,
-                status=response.status,
-                problems=[self._printable(problem) for problem in error.problems],
-                snippet=self._snippet(response.body),
-                readable=self._readable(operation, response.body),
-                # An error is logged, pickled and passed around as no answer is.
-                partial=None if shows_key(self.settings.api_key, response.body.decode(errors="replace")) else partial,
-            )
+            kept = self._keep_or_refuse(operation, arguments, error, response)
+            if not isinstance(kept, DecodeError):
+                return kept
+            failure: PhygitalsError = kept
         except StatusError as error:
             message = self._printable(error.message)
             failure = type(error)(status=response.status, message=message, snippet=self._snippet(response.body))
         # Without the frames that held the body: it may echo the key, and error reporters show locals.
         raise failure
+
+    def _keep_or_refuse(
+        self, operation: Operation[T], arguments: Mapping[str, Any], error: DecodeError, response: Response
+    ) -> T | DecodeError:
+        """Return the readable part of an answer where that is wanted, or the error for it."""
+        partial = self._partial(operation, arguments, error, response.body)
+        if partial is not None and self.keeps_unreadable:
+            # No part of the answer: it may be personal data.
+            count = len(error.partial.unreadable)
+            _logger.warning("%s: unreadable rows left out of an answer: %d", operation.name, count)
+            return partial
+        return DecodeError(
+            error.summary,
+            status=response.status,
+            problems=[self._printable(problem) for problem in error.problems],
+            snippet=self._snippet(response.body),
+            readable=self._readable(operation, response.body),
+            # An error is logged, pickled and passed around as no answer is.
+            partial=None if shows_key(self.settings.api_key, response.body.decode(errors="replace")) else partial,
+        )
 
     def _partial(
         self, operation: Operation[T], arguments: Mapping[str, Any], error: DecodeError, body: bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
@@ -292,3 +293,15 @@ async def test_what_the_api_itself_calls_unreadable_is_ignored() -> None:
     transport = MemoryTransport(lambda _: Response(200, {}, body))
     async with PhygitalsClient(transport, api_key="sandbox-0123456789", on_unreadable="keep") as api:
         assert (await api.get_inventory("user_abc123")).unreadable == ()
+
+
+def test_the_key_in_a_row_that_can_be_read_is_in_no_traceback() -> None:
+    """Error reporters show the locals of every frame."""
+    plain = an_inventory()
+    plain["items"][1]["content"]["metadata"]["name"] = KEY
+    wire = Wire(resolve_settings(KEY, None, None, "/api/v1"), build_converter(), {})
+    with pytest.raises(DecodeError) as caught:
+        wire.decode(GET_INVENTORY, {"user_id": "user_abc123"}, Response(200, {}, json.dumps(plain).encode()))
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    # Not the frame of this test, which has the key.
+    assert KEY not in "".join(line for line in shown.format() if __file__ not in line)

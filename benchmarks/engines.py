@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import pygal  # type: ignore[import-untyped]
+import pygal  # type: ignore[import-untyped]  # It comes without types.
 from attrs import define, field
-from pygal.style import CleanStyle  # type: ignore[import-untyped]
+from pygal.style import CleanStyle  # type: ignore[import-untyped]  # It comes without types.
 
 from benchmarks.generated import generate
 from benchmarks.server import canned_server

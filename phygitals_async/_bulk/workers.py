@@ -192,18 +192,19 @@ class Workers(Generic[K]):
     async def _look_up(self, suspect: Suspect[K]) -> None:
         lookup = Lookup(self._run, self._outer)
         number = self._triage.number()
+        brought: Any = None
+        error: PhygitalsError | None = None
         self.counts.in_flight += 1
         try:
             brought = await self._fetch_in_context(lookup, suspect.key)
         except PhygitalsError as failure:
+            error = failure
+        finally:
             self.counts.in_flight -= 1
-            self._triage.failed(suspect, failure, number, lookup, self._loop.now())
-        except BaseException:
-            self.counts.in_flight -= 1
-            raise
-        else:
-            self.counts.in_flight -= 1
+        if error is None:
             self._triage.looked_up(suspect, brought, number, lookup)
+        else:
+            self._triage.failed(suspect, error, number, lookup, self._loop.now())
 
     def _fetch_in_context(self, lookup: Lookup, key: K) -> Awaitable[Any]:
         context = self._context.copy()

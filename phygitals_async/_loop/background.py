@@ -103,7 +103,7 @@ class Background:
             self._calls.add(call)
             self._submit(call)
             call.wait()
-        except BaseException as interrupt:
+        except BaseException as interrupt:  # Whatever interrupts this thread, the call must not go on unseen.
             call.cancel()
             call.wait()
             self._tell_of(call, interrupt)
@@ -163,8 +163,7 @@ class Background:
         thread = threading.Thread(target=self._run, args=(ready,), name="phygitals-async", daemon=True)
         try:
             thread.start()
-        except BaseException:
-            # Whatever it raises: where the thread has started, the next call finds its loop.
+        except BaseException:  # Whatever it raises: where the thread has started, the next call finds its loop.
             if thread.ident is not None:
                 ready.result()
             raise

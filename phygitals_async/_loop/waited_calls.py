@@ -95,7 +95,7 @@ class WaitedCall(Generic[T]):
         """Return the result, or raise the error."""
         error, self.error = self.error, None
         if error is None:
-            return self.result  # type: ignore[return-value]
+            return self.result  # type: ignore[return-value]  # Without an error there is one.
         if not isinstance(error, CancelledError):
             raise error
         ended = _ended_under_way()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,13 +16,6 @@ __all__ = ["METHODS", "Wrapper", "api_key_of", "before_sending", "mask", "operat
 
 # The HTTP method of each operation, by the name of the client method that makes the request.
 METHODS: Final[Mapping[str, str]] = {operation.name: operation.method for operation in OPERATIONS}
-
-# Base URL and path prefix can be anything, so a path is known by its end.
-_ENDS: Final = "|".join(
-    f"(?P<{operation.name}>{operation.method} .*{'[^/]+'.join(re.escape(piece) for piece, _ in operation.segments)})"
-    for operation in OPERATIONS
-)
-_OPERATION: Final = re.compile(_ENDS)
 
 
 class Wrapper:
@@ -44,9 +38,19 @@ class Wrapper:
         return bool(getattr(self._inner, "is_open", False))
 
 
+@functools.cache
+def _operations() -> re.Pattern[str]:
+    # Base URL and path prefix can be anything, so a path is known by its end.
+    ends = (
+        f"(?P<{one.name}>{one.method} .*{'[^/]+'.join(re.escape(piece) for piece, _ in one.segments)})"
+        for one in OPERATIONS
+    )
+    return re.compile("|".join(ends))
+
+
 def operation_of(request: Request) -> str | None:
     """Return the name of the client method that makes such a request, or None where there is none."""
-    found = _OPERATION.fullmatch(f"{request.method} {request.url.partition('?')[0]}")
+    found = _operations().fullmatch(f"{request.method} {request.url.partition('?')[0]}")
     return None if found is None else found.lastgroup
 
 

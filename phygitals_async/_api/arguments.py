@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from attrs import frozen
 
-from phygitals_async._checks import has_surrogate, shown
+from phygitals_async._checks import are_many, has_surrogate, shown
 from phygitals_async.errors import InvalidArgumentError
 from phygitals_async.models import Destination
 
@@ -64,7 +64,7 @@ def check_user_ids(value: object) -> None:
     Raises:
         InvalidArgumentError: It is a single string, or cannot be iterated.
     """
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable | AsyncIterable):
+    if not are_many(value):
         given = f"a single {type(value).__name__}"
         msg = f"user_ids must be an iterable of user ids, not {given}; for one user there is get_inventory(user_id)"
         raise InvalidArgumentError(msg)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import enum
-import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Final
 
@@ -18,7 +17,7 @@ from phygitals_async.conformance.certificates import AUTHORITY, Kind, server_tls
 from phygitals_async.conformance.exchanges import attempt, read, sale, silent, until
 from phygitals_async.conformance.faults import LOST, MAX_BODY, UNSENT, on_connect, reply
 from phygitals_async.conformance.peers import Peer
-from phygitals_async.conformance.server import FaultServer, Script, fault_server, http
+from phygitals_async.conformance.server import FaultServer, Script, fault_server, full_backlog, http
 
 
 class Rule(enum.Enum):
@@ -66,16 +65,8 @@ async def _no_such_name() -> AsyncGenerator[tuple[FaultServer, str]]:
 
 @asynccontextmanager
 async def _nobody_accepts() -> AsyncGenerator[tuple[FaultServer, str]]:
-    """Where the queue of connections is full, packets are dropped."""
     async with fault_server() as server:
-        with ExitStack() as sockets:
-            listener = sockets.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            listener.listen(0)
-            for _ in range(4):
-                filler = sockets.enter_context(socket.socket())
-                filler.setblocking(False)
-                filler.connect_ex(listener.getsockname())
+        with full_backlog() as listener:
             yield server, f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 

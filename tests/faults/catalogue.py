@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
-    ExitStack,
     asynccontextmanager,
     contextmanager,
     nullcontext,
@@ -30,7 +29,7 @@ from attrs import define, frozen
 from phygitals_async import ConnectError, ConnectionLost, ProtocolError, Request, Response, ResponseTooLarge
 from phygitals_async.conformance.faults import MAX_BODY, WIRE_FAULTS, End, Wire, on_connect, reply
 from phygitals_async.conformance.peers import Peer, Received
-from phygitals_async.conformance.server import FaultServer, Script, http
+from phygitals_async.conformance.server import FaultServer, Script, full_backlog, http
 from phygitals_transports import AiohttpTransport, GuardedConnector
 from phygitals_transports.memory import Handler
 
@@ -235,19 +234,12 @@ async def refused(server: FaultServer) -> AsyncIterator[Site]:
     yield Site(server.url, _transport(), _nothing)
 
 
-def full_backlog(connect_timeout: float) -> Setting:
+def nobody_accepts(connect_timeout: float) -> Setting:
     """Return the setting of a port whose queue of connections is full: packets to it are dropped."""
 
     @asynccontextmanager
     async def setting(server: FaultServer) -> AsyncIterator[Site]:
-        with ExitStack() as sockets:
-            listener = sockets.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            listener.listen(0)
-            for _ in range(4):
-                filler = sockets.enter_context(socket.socket())
-                filler.setblocking(False)
-                filler.connect_ex(listener.getsockname())
+        with full_backlog() as listener:
 
             async def heal() -> None:
                 await server.stop_listening()
@@ -419,11 +411,11 @@ _CONNECTING: Final = (
         name="refused", family="connecting", setting=refused, expects=frozenset({"ConnectError"}), script=Script(),
     ),
     Fault(
-        name="connect stalls, short connect timeout", family="connecting", setting=full_backlog(0.5),
+        name="connect stalls, short connect timeout", family="connecting", setting=nobody_accepts(0.5),
         expects=frozenset({"ConnectError"}), script=Script(),
     ),
     Fault(
-        name="connect stalls, long connect timeout", family="connecting", setting=full_backlog(60),
+        name="connect stalls, long connect timeout", family="connecting", setting=nobody_accepts(60),
         expects=frozenset({"DeadlineExceeded"}), script=Script(), connects=False,
     ),
     Fault(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import ssl
 from collections.abc import AsyncGenerator
@@ -16,7 +15,7 @@ from phygitals_async.conformance import Handler, HttpTransportConformance, Rule,
 from phygitals_transports import AiohttpTransport, GuardedConnector, Httpx2Transport, MemoryTransport, ReqwestTransport
 from phygitals_transports.aiohttp_server import serve
 from phygitals_transports.engines import ENGINES
-from support import ROOT
+from support import ROOT, script
 
 
 class TrustingAiohttp:
@@ -108,14 +107,9 @@ KITS: Final = {"aiohttp": TestAiohttp, "httpx2": TestHttpx2, "reqwest": TestReqw
 
 def test_the_table_of_engines_says_what_the_kits_say() -> None:
     """Every engine that a client can be told to use is in `docs/transports.md`, with what was found out about it."""
-    spec = importlib.util.spec_from_file_location("build_engines", ROOT / "scripts" / "build_engines.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     text = (ROOT / "docs" / "transports.md").read_text()
     assert list(KITS) == list(ENGINES)
-    assert module.render(text, KITS) == text
+    assert script("build_engines").render(text, KITS) == text
     assert text.count("| `ReqwestTransport` |") == 1
 
 

@@ -127,14 +127,16 @@ class Wire:
             count = len(error.partial.unreadable)
             _logger.warning("%s: unreadable rows left out of an answer: %d", operation.name, count)
             return partial
+        # An error is logged, pickled and passed around as no answer is.
+        if partial is not None and shows_key(self.settings.api_key, response.body.decode(errors="replace")):
+            partial = None
         return DecodeError(
             error.summary,
             status=response.status,
             problems=[self._printable(problem) for problem in error.problems],
             snippet=self._snippet(response.body),
             readable=self._readable(operation, response.body),
-            # An error is logged, pickled and passed around as no answer is.
-            partial=None if shows_key(self.settings.api_key, response.body.decode(errors="replace")) else partial,
+            partial=partial,
         )
 
     def _partial(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Literal
 
 import anyio
 from attrs import frozen
 
 from phygitals_async.conformance.peers import Peer, Received
-from phygitals_async.conformance.server import FaultServer, Script, chunked, http
+from phygitals_async.conformance.server import Script, chunked, http
 
 # What may come of a request. Which error a broken exchange is, is for people to read; what must not differ is whether
 # it may be repeated.
@@ -83,19 +83,19 @@ def on_connect(data: bytes, end: End) -> Script:
     return Script(on_connect=accept)
 
 
-async def _close_all(server: FaultServer) -> None:
-    for peer in list(server.peers):
+async def _close_all(peers: Collection[Peer]) -> None:
+    for peer in peers:
         peer.abort()
 
 
-async def _reset_all(server: FaultServer) -> None:
-    for peer in list(server.peers):
+async def _reset_all(peers: Collection[Peer]) -> None:
+    for peer in peers:
         await peer.reset()
 
 
-async def _send_unasked(server: FaultServer) -> None:
+async def _send_unasked(peers: Collection[Peer]) -> None:
     """Send a whole answer that nobody asked for, and wait until the client has surely seen it."""
-    for peer in list(server.peers):
+    for peer in peers:
         await peer.send(http(b'{"smuggled": true}'))
     await anyio.sleep(0.05)
 

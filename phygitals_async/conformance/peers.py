@@ -9,7 +9,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -39,17 +39,41 @@ class Received:
     headers: tuple[tuple[str, str], ...] = field(repr=False)
 
 
+class Host(Protocol):
+    """What a connection needs of the server that accepted it.
+
+    Attributes:
+        good: The body of a good answer.
+        port: Where it listens.
+        other_port: Where it listens besides, or 0.
+        bytes_received: How many bytes of requests arrived, TLS removed.
+    """
+
+    good: bytes
+    port: int
+    other_port: int
+    bytes_received: int
+
+    def record(self, request: Received) -> None:
+        """Count a request, and the action it asks for."""
+        ...
+
+    async def stop_listening(self) -> None:
+        """Accept no further connection."""
+        ...
+
+
 @define(eq=False)
 class Peer:
     """One connection, as the script of a fault sees it.
 
     Attributes:
-        server: The `FaultServer` that accepted it.
+        server: What accepted it.
         number: Which connection of the server it is, from 1.
         sock: The socket, which does not block.
     """
 
-    server: Any
+    server: Host
     number: int
     sock: socket.socket = field(repr=False)
     _unread: bytes = field(default=b"", repr=False)

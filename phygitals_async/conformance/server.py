@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from typing import Any, Final
+from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -30,12 +30,12 @@ class Script:
     Attributes:
         on_connect: What to do as soon as a connection is accepted, before anything is read.
         on_request: What to do with each request that was read whole.
-        on_turn: What to do with a `FaultServer`, and the connections it has open, when the script comes into force.
+        on_turn: What to do with the connections that are open when the script comes into force.
     """
 
     on_connect: Callable[[Peer], Awaitable[None]] | None = None
     on_request: Callable[[Peer, Received], Awaitable[None]] = _answer_well
-    on_turn: Callable[[Any], Awaitable[None]] | None = None
+    on_turn: Callable[[Collection[Peer]], Awaitable[None]] | None = None
 
 
 GOOD: Final = Script()
@@ -112,7 +112,7 @@ class FaultServer:
         self.performed.clear()
         self.bytes_received = 0
         if script.on_turn is not None:
-            await script.on_turn(self)
+            await script.on_turn(tuple(self.peers))
 
     async def listen(self, tls: ssl.SSLContext | None = None, *, sock: socket.socket | None = None) -> None:
         """Listen on `sock`, or else on a port of its own, always the same."""

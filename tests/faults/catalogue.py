@@ -28,7 +28,7 @@ from attrs import define, frozen
 
 from phygitals_async import ConnectError, ConnectionLost, ProtocolError, Request, Response, ResponseTooLarge
 from phygitals_async.conformance.faults import MAX_BODY, WIRE_FAULTS, End, Wire, on_connect, reply
-from phygitals_async.conformance.peers import Peer, Received
+from phygitals_async.conformance.peers import Host, Peer, Received
 from phygitals_async.conformance.server import FaultServer, Script, full_backlog, http
 from phygitals_transports import AiohttpTransport, GuardedConnector
 from phygitals_transports.memory import Handler
@@ -122,7 +122,7 @@ def _reply(data: Wire, end: End = "close") -> Script:
     return Script(on_request=on_request)
 
 
-def _addressed(data: bytes, server: FaultServer) -> bytes:
+def _addressed(data: bytes, server: Host) -> bytes:
     """Put the server's ports in their places."""
     return data.replace(b"<port>", b"%d" % server.port).replace(b"<other port>", b"%d" % server.other_port)
 

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check unit wheel lowest prism soak kills bench faults openapi sync dist clean
+.PHONY: demo test check unit wheel lowest prism soak kills bench faults openapi sync engines dist clean
 .DEFAULT_GOAL := test
 
 # The library with what the demo shows; enough for `make demo`.
@@ -69,7 +69,7 @@ kills: $(VENV)/.dev
 	$(BIN)/python tests/refresh_kills.py $(KILLS)
 
 bench: $(VENV)/.dev
-	@for question in decode bulk single memory imports throttled refresh; do $(BIN)/python -m benchmarks.$$question || exit 1; done
+	@for question in decode bulk single memory imports throttled refresh engines; do $(BIN)/python -m benchmarks.$$question || exit 1; done
 
 # What comes of every fault under every operation on every transport; WORDS="429" shows only some.
 faults: $(VENV)/.dev
@@ -87,6 +87,10 @@ dist: $(VENV)/.demo
 # Writes phygitals_async/sync.py; a test holds it against the async client.
 sync: $(VENV)/.dev
 	$(BIN)/python scripts/build_sync.py
+
+# Writes the table of engines in docs/transports.md; a test holds it against the kit.
+engines: $(VENV)/.dev
+	$(BIN)/python scripts/build_engines.py
 
 clean:
 	rm -rf $(VENV) dist sbom.cdx.json .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

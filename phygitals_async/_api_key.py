@@ -9,6 +9,8 @@ from urllib.parse import unquote
 
 # What a JSON string may write in the place of a character.
 _JSON_ESCAPE: Final = r"\\(?:u([0-9A-Fa-f]{4})|(.))"
+# How deep a text may stand inside another, such as JSON in a string of JSON.
+_NESTED: Final = 3
 
 
 class ApiKey(str):
@@ -36,18 +38,22 @@ def conceal(key: object) -> object:
     return ApiKey(str.__str__(key)) if isinstance(key, str) else None if key is None else type(key)
 
 
-def shows_key(key: ApiKey, text: str) -> bool:
-    """Whether the key can be read off a text, also where JSON, HTML or a URL writes some characters otherwise."""
+def shows_key(key: ApiKey, text: str, *, nested: int = _NESTED) -> bool:
+    """Whether the key can be read off a text, also where JSON, HTML or a URL, or one in another, write it otherwise."""
     if key in text:
         return True
-    if not re.search(r"[\\&%]", text):
+    if not nested or not re.search(r"[\\&%]", text):
         # Nothing is written otherwise; bulk runs judge many a plain refusal.
         return False
-    plain = re.sub(_JSON_ESCAPE, lambda found: chr(int(found[1], 16)) if found[1] else found[2], text)
-    return any(key in form for form in (plain, unescape(text), unquote(text)))
+    forms = (_from_json(text), unescape(text), unquote(text))
+    return any(shows_key(key, form, nested=nested - 1) for form in forms if form != text)
 
 
 def mask_key(key: ApiKey, text: str) -> str:
     """Return a text in which the key cannot be read."""
     masked = text.replace(key, "***")
     return "(not shown: it repeats the API key)" if shows_key(key, masked) else masked
+
+
+def _from_json(text: str) -> str:
+    return re.sub(_JSON_ESCAPE, lambda found: chr(int(found[1], 16)) if found[1] else found[2], text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import AsyncIterable, Iterable
 from typing import Final
 
 from phygitals_async.errors import ConfigurationError
@@ -72,6 +73,11 @@ def check_patience(value: float) -> float:
         msg = f"patience must be a finite number of seconds, or 0, not {shown(value)}"
         raise ConfigurationError(msg)
     return value
+
+
+def are_many(value: object) -> bool:
+    """Whether a value can be iterated for keys or ids, and is no single text."""
+    return isinstance(value, Iterable | AsyncIterable) and not isinstance(value, str | bytes)
 
 
 def has_surrogate(text: str) -> bool:

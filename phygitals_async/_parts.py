@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from phygitals_async._calls.retry import RetryPolicy
 from phygitals_async._structuring.converter import PhygitalsConverter
+from phygitals_async.clock import SkippingClock
 from phygitals_async.errors import ConfigurationError
 
 
-def check_parts(transport: object, retry: object, converter: object, on_unreadable: object, journal: object) -> None:
+def check_parts(
+    transport: object, retry: object, converter: object, on_unreadable: object, journal: object, clock: object
+) -> None:
     """Refuse what would otherwise fail at the first call, perhaps after money has moved.
 
     Raises:
         ConfigurationError: One of them is not what it should be. The text says what is usually meant.
     """
-    if transport is not None and not _is_transport(transport):
+    if not isinstance(transport, str | None) and not _is_transport(transport):
         msg = f"transport must be a Transport, not {_kind(transport)}; {_meant(transport)}"
     elif retry is not None and not isinstance(retry, RetryPolicy):
         msg = f"retry must be a RetryPolicy, not {_kind(retry)}"
@@ -23,6 +26,8 @@ def check_parts(transport: object, retry: object, converter: object, on_unreadab
         msg = "on_unreadable must be 'refuse' or 'keep'"
     elif journal is not None and not _is_journal(journal):
         msg = f"journal must be a store of phygitals_async.refresh, or another Journal, not {_kind(journal)}"
+    elif clock is not None and not isinstance(clock, SkippingClock):
+        msg = f"clock must be a SkippingClock, not {_kind(clock)}"
     else:
         return
     raise ConfigurationError(msg)

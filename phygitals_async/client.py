@@ -7,23 +7,24 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from types import TracebackType
 from typing import Literal, NoReturn, ParamSpec, Self, TypeVar
 
-import anyio
-
 from phygitals_async._api import endpoints
+from phygitals_async._api.arguments import check_user_ids
 from phygitals_async._api.wire import Wire
 from phygitals_async._api_key import conceal
 from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE, FanOut, collect
 from phygitals_async._bulk.outcomes import Batch
 from phygitals_async._calls import polling
-from phygitals_async._calls.answers import Answer, take
+from phygitals_async._calls.answers import Answer, check_method, take
 from phygitals_async._calls.engine import Engine
 from phygitals_async._calls.exchange import Exchange, call
 from phygitals_async._calls.journal import Journal, recorded, recorded_quotes
 from phygitals_async._calls.retry import RetryPolicy
 from phygitals_async._checks import check_count, check_patience, check_seconds
+from phygitals_async._loop.clocks import REAL_CLOCK
 from phygitals_async._parts import check_parts
 from phygitals_async._public import public
 from phygitals_async._structuring.converter import PhygitalsConverter, build_converter
+from phygitals_async.clock import SkippingClock
 from phygitals_async.config import Environment, resolve_settings
 from phygitals_async.models import (
     Card,
@@ -63,12 +64,14 @@ class PhygitalsClient:
     `docs/api-sheet.md` of the source.
 
     Args:
-        transport: What sends the requests, closed together with the client; by default an
-            `AiohttpTransport`.
+        transport: What sends the requests, closed together with the client, or the name of an engine: `aiohttp`, which
+            is the default, `httpx2` or `reqwest`.
         api_key: The partner's key; else `PHYGITALS_API_KEY`.
         environment: Else `PHYGITALS_ENVIRONMENT` (`production` or `sandbox`), else what the key tells: a key that
-            starts with `sandbox-` means sandbox, any other production.
-        base_url: Used as it stands; else `PHYGITALS_BASE_URL`, else the environment's.
+            starts with `sandbox-` means sandbox, any other production. One that nearly does, such as `sandbox_x`, is
+            refused unless an environment or a base URL is given.
+        base_url: Used as it stands, with any key unless it is the vendor's; else `PHYGITALS_BASE_URL`, else the
+            environment's.
         path_prefix: Appended to the base URL. The vendor may be moving it (API sheet, section 1).
         deadline: Seconds each call may take in all, attempts, waits and pauses, unless the call names its own.
         attempt_timeout: Seconds for one attempt of a read, not counting the wait for admission.
@@ -79,12 +82,14 @@ class PhygitalsClient:
         observer: Is told of calls, attempts and bulk progress; see `Observer`.
         converter: Structures the answers; see `build_converter`.
         on_unreadable: What becomes of an answer in which some rows are not what the API documents. `refuse` raises the
-            `DecodeError`, whose `partial` holds the others; `keep` returns the others, and `unreadable` lists the rest.
-            It concerns what reads rows: packs, chase cards, recent pulls, inventories, quotes, orders. A card, a
-            purchase, and the answer of a call that moves money or goods are whole or refused.
+            `DecodeError`, whose `partial` holds the others; `keep` returns the others, `unreadable` lists the rest, and
+            a warning in the log tells how many. It concerns what reads rows: packs, chase cards, recent pulls,
+            inventories, quotes, orders. A card, a purchase, and the answer of a call that moves money or goods are
+            whole or refused.
         journal: Where each call that moves money or goods is written down, before it is sent and after its end: a store
             of `phygitals_async.refresh`, which is not closed with the client. A call whose intent cannot be written is
             not sent, and raises the `StoreError`. See `phygitals_async.journal`.
+        clock: Moves the time in a test; see `phygitals_async.clock`.
 
     Raises:
         ConfigurationError: A setting is missing, malformed, or contradicts another.
@@ -92,7 +97,7 @@ class PhygitalsClient:
 
     def __init__(
         self,
-        transport: Transport | None = None,
+        transport: Transport | Literal["aiohttp", "httpx2", "reqwest"] | None = None,
         *,
         api_key: str | None = None,
         environment: Environment | str | None = None,
@@ -107,15 +112,18 @@ class PhygitalsClient:
         converter: PhygitalsConverter | None = None,
         on_unreadable: Literal["refuse", "keep"] = "refuse",
         journal: Journal | None = None,
+        clock: SkippingClock | None = None,
     ) -> None:
         key = conceal(api_key)
         del api_key  # Error reporters show the locals of every frame.
-        check_parts(transport, retry, converter, on_unreadable, journal)
+        check_parts(transport, retry, converter, on_unreadable, journal, clock)
         settings = resolve_settings(key, environment, base_url, path_prefix)
-        if transport is None:
-            from phygitals_transports import AiohttpTransport
+        if transport is None or isinstance(transport, str):
+            from phygitals_transports.engines import new_transport
 
-            transport = AiohttpTransport()
+            transport = new_transport("aiohttp" if transport is None else transport)
+        if clock is not None:
+            transport = clock.watching(transport)
         headers = {
             "X-API-Key": settings.api_key,
             "Accept": "application/json",
@@ -136,6 +144,7 @@ class PhygitalsClient:
             rate=rate,
             retry=RetryPolicy() if retry is None else retry,
             hooks=None if observer is None else Hooks(observer, settings.root),
+            clock=REAL_CLOCK if clock is None else clock,
         )
 
     def __repr__(self) -> str:
@@ -176,17 +185,22 @@ class PhygitalsClient:
         """Call one of the client's methods, and return what it returns with the status, headers and time it took.
 
         Such as `answer = await api.call_with_response(api.get_inventory, "user_abc123")`: `answer.value` is the
-        inventory. An error is raised as by the method itself: it has its own status and attempts.
+        inventory. An error is raised as by the method itself: with its `attempts`, and with the `status` where it is
+        about an answer's.
 
         Args:
-            method: A method of this client.
+            method: A method of this client that makes one call, or one purchase; not a bulk run, nor `watch_order`.
             *args: What it takes.
             **kwargs: The same, by name.
+
+        Raises:
+            InvalidArgumentError: `method` is something else, such as the result of a call. Nothing was sent.
         """
-        began = anyio.current_time()
+        check_method(self, method)
+        began = self._engine.clock.now()
         with take() as taken:
             value = await method(*args, **kwargs)
-        return taken.answer(value, anyio.current_time() - began)
+        return taken.answer(value, self._engine.clock.now() - began)
 
     async def list_packs(
         self, *, platform: str | None = None, include_repacks: bool | None = None, deadline: float | None = None
@@ -311,6 +325,7 @@ class PhygitalsClient:
             deadline,
             interval,
             self._engine.within,
+            self._engine.clock,
             started=started,
         )
 
@@ -340,11 +355,11 @@ class PhygitalsClient:
             PackNotFound: The pack id is unknown.
         """
         check_seconds("interval", interval)
-        ends = anyio.current_time() + check_seconds("deadline", deadline)
+        ends = self._engine.clock.now() + check_seconds("deadline", deadline)
         at_most = min(deadline, self._engine.deadline)
         started = await self.start_purchase(pack_id, amount, user_id, deadline=at_most)
         try:
-            left = max(0.0, ends - anyio.current_time())
+            left = max(0.0, ends - self._engine.clock.now())
             return await self._wait_for_purchase(started.session_id, left, interval, started=True)
         except BaseException as error:  # Cancellation too takes the only handle on what was bought along; passed on.
             error.add_note(f"the purchase was started: go on with wait_for_purchase({started.session_id!r})")
@@ -464,7 +479,7 @@ class PhygitalsClient:
 
         if deadline is not None:
             check_seconds("deadline", deadline)
-        return polling.watch_order(poll, order_id, check_seconds("interval", interval), deadline)
+        return polling.watch_order(poll, order_id, check_seconds("interval", interval), deadline, self._engine.clock)
 
     async def get_inventory(self, user_id: str, *, deadline: float | None = None) -> Inventory:
         """Return what a user owns now (API sheet, 2.7).
@@ -507,6 +522,7 @@ class PhygitalsClient:
         def fetch(user_id: str) -> Awaitable[Exchange[Inventory]]:
             return Exchange(self._engine, endpoints.GET_INVENTORY, deadline, {"user_id": user_id}).send()
 
+        check_user_ids(user_ids)
         if deadline is not None:
             check_seconds("deadline", deadline)
         return FanOut(
@@ -518,6 +534,7 @@ class PhygitalsClient:
             finish=Exchange.result,
             drop=Exchange.drop,
             hooks=self._engine.hooks,
+            clock=self._engine.clock,
         )
 
     def _lowered(self, limit: int) -> int:
@@ -552,6 +569,7 @@ class PhygitalsClient:
                 unhashable.
         """
         # Checked before the ids are read, which may take its time.
+        check_user_ids(user_ids)
         check_count("limit", limit)
         if deadline is not None:
             check_seconds("deadline", deadline)

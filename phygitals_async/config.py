@@ -17,6 +17,8 @@ from phygitals_async.errors import ConfigurationError
 
 _VENDOR_ORIGIN: Final = "https://api.phygitals.com"
 _SANDBOX_KEY_PREFIX: Final = "sandbox-"
+# What somebody wrote who meant the sandbox; it would mean production.
+_NEARLY_SANDBOX: Final = re.compile(r"sandbox([^a-z]|$)", re.IGNORECASE)
 _PUBLIC_API_KEY_PREFIX: Final = "phy_"
 _LABEL: Final = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _AUTHORITY: Final = rf"(\[[0-9A-Fa-f:.]+\]|{_LABEL}(\.{_LABEL})*\.?)(:[0-9]+)?"
@@ -65,8 +67,10 @@ def resolve_settings(
     """
     key = _check_key(conceal(os.environ.get("PHYGITALS_API_KEY") or None if api_key is None else api_key))
     named = os.environ.get("PHYGITALS_ENVIRONMENT") or None if environment is None else environment
-    chosen = _check_environment(named, key)
     given = os.environ.get("PHYGITALS_BASE_URL") or None if base_url is None else base_url
+    if named is None and given is None:
+        _check_plain(key)
+    chosen = _check_environment(named, key)
     base = _BASE_URLS[chosen] if given is None else _check_base_url(given)
     prefix = _check_path_prefix(path_prefix)
     if prefix and base.endswith(prefix):
@@ -86,6 +90,8 @@ def _check_key(key: object) -> ApiKey:
         msg = "the API key is empty"
     elif not re.fullmatch(r"[!-~]+", key):
         msg = "the API key holds whitespace, control or non-ASCII characters; was it copied with a line break?"
+    elif key[0] in "'\"`" or key[-1] in "'\"`":
+        msg = "the API key stands in quotes, which are no part of it: leave them out"
     elif key.startswith(_PUBLIC_API_KEY_PREFIX):
         msg = (
             f"a key that starts with {_PUBLIC_API_KEY_PREFIX} belongs to the public API, another product; "
@@ -94,6 +100,16 @@ def _check_key(key: object) -> ApiKey:
     else:
         return key
     raise ConfigurationError(msg)
+
+
+def _check_plain(key: ApiKey) -> None:
+    """Refuse a key that alone would have to tell the environment, and does not."""
+    if _NEARLY_SANDBOX.match(key) and not key.startswith(_SANDBOX_KEY_PREFIX):
+        msg = (
+            f"a key that starts with {_SANDBOX_KEY_PREFIX}, in lower case, means the sandbox, any other production; "
+            "this one nearly does: if it is a production key, say environment='production'"
+        )
+        raise ConfigurationError(msg)
 
 
 def _check_environment(named: Environment | str | None, key: ApiKey) -> Environment:

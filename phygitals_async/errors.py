@@ -55,6 +55,7 @@ some of those print request headers.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -100,11 +101,12 @@ class PhygitalsError(Exception):
         return super().__str__()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the error as plain JSON values, the same six of every error, for logs and queues.
+        """Return the error as plain JSON values, for logs, queues and answers to a client of yours.
 
-        `class` is its name, `operation` the client method or None, `status` the HTTP status or None, `message` its
-        text, `sent` is `never`, `yes` or `unknown`, and `attempts` a number. The arguments, which may be personal
-        data, are not in it, and neither is the API key.
+        Six are those of every error: `class` is its name, `operation` the client method or None, `status` the HTTP
+        status or None, `message` its text, `sent` is `never`, `yes` or `unknown`, and `attempts` a number. Where the
+        error has them, there are also `retry_after`, in seconds; `session_id`, to wait for a purchase with; and
+        `suggestion`, an address, and so personal data. The arguments are not in it, and neither is the API key.
         """
         return {
             "class": type(self).__name__,
@@ -188,6 +190,11 @@ class OutcomeUnknown(PhygitalsError):
         self.readable: Mapping[str, Any] = readable or {}
         self.sent = sent
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as plain JSON values; with the `session_id` where it could be read."""
+        session_id = self.readable.get("session_id")
+        return super().to_dict() | ({} if session_id is None else {"session_id": session_id})
+
 
 class PurchasePending(PhygitalsError, TimeoutError):
     """Waiting for a purchase ended while it was still pending, or while nothing could be learned of it.
@@ -204,6 +211,10 @@ class PurchasePending(PhygitalsError, TimeoutError):
     def __init__(self, message: str = "", *, session_id: str = "") -> None:
         super().__init__(message)
         self.session_id = session_id
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as plain JSON values; with the `session_id`."""
+        return super().to_dict() | {"session_id": self.session_id}
 
 
 class StoreError(PhygitalsError):
@@ -332,6 +343,12 @@ class StatusError(PhygitalsError):
         self.snippet = snippet
         self.retry_after = retry_after
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as plain JSON values; with `retry_after`, in seconds, where the server said it."""
+        seconds = self.retry_after
+        # JSON has no infinity, which a server of many digits asks for.
+        return super().to_dict() | ({} if seconds is None or seconds == math.inf else {"retry_after": seconds})
+
 
 class BadRequest(StatusError):
     """400, and any 4xx without a class of its own."""
@@ -360,6 +377,10 @@ class AddressRejected(BadRequest):
         super().__init__(text, status=status, message=message, snippet=snippet, retry_after=retry_after)
         self.details = details
         self.suggestion = suggestion
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as plain JSON values; with the parts of the `suggestion`, where there is one."""
+        return super().to_dict() | ({} if self.suggestion is None else {"suggestion": dict(self.suggestion.parts())})
 
 
 class AmountOutOfRange(BadRequest):

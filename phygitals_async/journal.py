@@ -49,7 +49,7 @@ class Finding:
     entry: JournalEntry
     verdict: Verdict
     reason: str
-    items: Sequence[Item] = ()
+    items: tuple[Item, ...] = ()
 
 
 async def reconcile(api: PhygitalsClient, journal: Journal) -> list[Finding]:
@@ -94,11 +94,8 @@ async def _find_purchase(api: PhygitalsClient, _: Journal, entry: JournalEntry) 
         return await _find_session(api, entry, entry.detail["session_id"])
     pack_id, amount = entry.arguments["pack_id"], entry.arguments["amount"]
     first = entry.started_at - _CLOCKS
-    items = [
-        item
-        for item in await _inventory(api, entry.arguments["user_id"])
-        if item.claw_id == pack_id and item.purchased_at >= first
-    ]
+    inventory = await _inventory(api, entry.arguments["user_id"])
+    items = tuple(item for item in inventory if item.claw_id == pack_id and item.purchased_at >= first)
     shown = f"the user's inventory shows {len(items)} of this pack bought since, and {amount} were asked for"
     if items:
         return Finding(entry, Verdict.HAPPENED if len(items) == amount else Verdict.UNDECIDED, shown, items)
@@ -134,7 +131,7 @@ async def _find_items(api: PhygitalsClient, entry: JournalEntry, owner: str | No
     """Conclude from whether the items are still their owner's."""
     if owner is None or not item_ids:
         return Finding(entry, Verdict.UNDECIDED, "nothing tells whose items they are: name the owner in the call")
-    there = [item for item in await _inventory(api, owner) if item.id in item_ids]
+    there = tuple(item for item in await _inventory(api, owner) if item.id in item_ids)
     if not there:
         return Finding(entry, Verdict.HAPPENED, "the owner's inventory does not show it any more")
     if len({item.id for item in there}) == len(set(item_ids)):

@@ -17,6 +17,7 @@ from phygitals_async._public import public
 from phygitals_async._structuring.converter import PhygitalsConverter
 from phygitals_async._sync.door import Door, own
 from phygitals_async._sync.streams import FanOut
+from phygitals_async.clock import SkippingClock
 from phygitals_async.config import Environment
 from phygitals_async.models import (
     Card,
@@ -45,9 +46,12 @@ class PhygitalsClient(Door):
 
     Use it as a context manager, or call `close()`. One client serves any number of threads at once: its calls run in
     one event loop, in a thread that starts with the first of them and ends with `close()`. After a fork the child's
-    first call starts its own. Observers, converters and transports run in that thread, and cannot use the client.
+    first call starts its own; bulk runs and iterators belong to the process that made them. Observers, converters and
+    transports run in that thread, and cannot use the client.
 
-    Ctrl-C ends a call at once. Where it moves money or goods, the `KeyboardInterrupt` has a note that says so.
+    Ctrl-C cancels the call that is waited for, and is raised once it has ended. Where the call moves money or goods,
+    the `KeyboardInterrupt` has a note that says so, or the `OutcomeUnknown` as its cause. Neither is there if it comes
+    in the instant in which a result is being returned: that result is lost, so without a note, too, find out.
 
     A `deadline` is the seconds the whole call may take, by default the client's (90 for `purchase` and
     `wait_for_purchase`, none for `watch_order`). Every method may raise, besides the errors it names:
@@ -58,12 +62,14 @@ class PhygitalsClient(Door):
     `docs/api-sheet.md` of the source.
 
     Args:
-        transport: What sends the requests, closed together with the client; by default an
-            `AiohttpTransport`.
+        transport: What sends the requests, closed together with the client, or the name of an engine: `aiohttp`, which
+            is the default, `httpx2` or `reqwest`.
         api_key: The partner's key; else `PHYGITALS_API_KEY`.
         environment: Else `PHYGITALS_ENVIRONMENT` (`production` or `sandbox`), else what the key tells: a key that
-            starts with `sandbox-` means sandbox, any other production.
-        base_url: Used as it stands; else `PHYGITALS_BASE_URL`, else the environment's.
+            starts with `sandbox-` means sandbox, any other production. One that nearly does, such as `sandbox_x`, is
+            refused unless an environment or a base URL is given.
+        base_url: Used as it stands, with any key unless it is the vendor's; else `PHYGITALS_BASE_URL`, else the
+            environment's.
         path_prefix: Appended to the base URL. The vendor may be moving it (API sheet, section 1).
         deadline: Seconds each call may take in all, attempts, waits and pauses, unless the call names its own.
         attempt_timeout: Seconds for one attempt of a read, not counting the wait for admission.
@@ -74,12 +80,14 @@ class PhygitalsClient(Door):
         observer: Is told of calls, attempts and bulk progress; see `Observer`.
         converter: Structures the answers; see `build_converter`.
         on_unreadable: What becomes of an answer in which some rows are not what the API documents. `refuse` raises the
-            `DecodeError`, whose `partial` holds the others; `keep` returns the others, and `unreadable` lists the rest.
-            It concerns what reads rows: packs, chase cards, recent pulls, inventories, quotes, orders. A card, a
-            purchase, and the answer of a call that moves money or goods are whole or refused.
+            `DecodeError`, whose `partial` holds the others; `keep` returns the others, `unreadable` lists the rest, and
+            a warning in the log tells how many. It concerns what reads rows: packs, chase cards, recent pulls,
+            inventories, quotes, orders. A card, a purchase, and the answer of a call that moves money or goods are
+            whole or refused.
         journal: Where each call that moves money or goods is written down, before it is sent and after its end: a store
             of `phygitals_async.refresh`, which is not closed with the client. A call whose intent cannot be written is
             not sent, and raises the `StoreError`. See `phygitals_async.journal`.
+        clock: Moves the time in a test; see `phygitals_async.clock`.
 
     Raises:
         ConfigurationError: A setting is missing, malformed, or contradicts another.
@@ -87,7 +95,7 @@ class PhygitalsClient(Door):
 
     def __init__(
         self,
-        transport: Transport | None = None,
+        transport: Transport | Literal["aiohttp", "httpx2", "reqwest"] | None = None,
         *,
         api_key: str | None = None,
         environment: Environment | str | None = None,
@@ -102,6 +110,7 @@ class PhygitalsClient(Door):
         converter: PhygitalsConverter | None = None,
         on_unreadable: Literal["refuse", "keep"] = "refuse",
         journal: Journal | None = None,
+        clock: SkippingClock | None = None,
     ) -> None:
         super().__init__(
             client.PhygitalsClient(
@@ -119,6 +128,7 @@ class PhygitalsClient(Door):
                 converter=converter,
                 on_unreadable=on_unreadable,
                 journal=journal,
+                clock=clock,
             )
         )
 

@@ -40,9 +40,12 @@ class PhygitalsClient(Door):
 
     Use it as a context manager, or call `close()`. One client serves any number of threads at once: its calls run in
     one event loop, in a thread that starts with the first of them and ends with `close()`. After a fork the child's
-    first call starts its own. Observers, converters and transports run in that thread, and cannot use the client.
+    first call starts its own; bulk runs and iterators belong to the process that made them. Observers, converters and
+    transports run in that thread, and cannot use the client.
 
-    Ctrl-C ends a call at once. Where it moves money or goods, the `KeyboardInterrupt` has a note that says so.
+    Ctrl-C cancels the call that is waited for, and is raised once it has ended. Where the call moves money or goods,
+    the `KeyboardInterrupt` has a note that says so, or the `OutcomeUnknown` as its cause. Neither is there if it comes
+    in the instant in which a result is being returned: that result is lost, so without a note, too, find out.
 
 {docstring}
     """

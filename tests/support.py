@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Awaitable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -48,6 +50,16 @@ def inventory_of(user_id: str) -> Response:
 def empty_inventories(request: Request) -> Response:
     """Answer as if every user there is owned nothing: a handler."""
     return inventory_of(last_segment(request))
+
+
+def script(name: str) -> ModuleType:
+    """Return one of the project's scripts, imported by its path."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 async def noting(seen: list[BaseException], call: Awaitable[object]) -> None:

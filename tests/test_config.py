@@ -59,6 +59,15 @@ def _shown(error: BaseException) -> str:
         ("live-key\u00a0", "non-ASCII"),
         ("live-\ud800", "non-ASCII"),
         ("phy_0123456789", "public API"),
+        ("'sandbox-0123'", "in quotes"),
+        ('"sandbox-0123"', "in quotes"),
+        ('"live-key-0123', "in quotes"),
+        ("`live-key-0123`", "in quotes"),
+        ("Sandbox-0123456", "environment='production'"),
+        ("SANDBOX-0123456", "environment='production'"),
+        ("sandbox_0123456", "environment='production'"),
+        ("sandbox0123456", "environment='production'"),
+        ("Sandbox", "environment='production'"),
         (b"live-key-0123", "must be a string"),
         (12345678, "must be a string"),
     ],
@@ -156,6 +165,14 @@ def test_the_key_decides_where_no_environment_is_named(
     """The environment follows from the key, and the URL from the environment."""
     settings = _resolve(api_key=key, environment=environment)
     assert (settings.api_key, settings.environment, settings.root) == (key, expected, root)
+
+
+def test_a_key_that_is_nearly_a_sandbox_key_is_taken_where_something_else_decides() -> None:
+    """The environment that is named, or the URL that is given."""
+    for key in ("sandbox_0123", "Sandbox-0123"):
+        assert _resolve(api_key=key, environment="production").root == f"{VENDOR}/api/v1"
+        assert _resolve(api_key=key, base_url=ELSEWHERE).root == f"{ELSEWHERE}/api/v1"
+    assert _resolve(api_key="sandboxed-0123").environment is Environment.PRODUCTION
 
 
 # Base URLs

@@ -16,6 +16,7 @@ from phygitals_async import (
     Destination,
     InvalidArgumentError,
     ItemNotFound,
+    MissingField,
     NotFound,
     OrderNotFound,
     PackNotFound,
@@ -28,6 +29,7 @@ from phygitals_async import (
     Sandbox,
     TransactionFailed,
     UserNotFound,
+    sync,
 )
 from phygitals_transports import AiohttpTransport, MemoryTransport
 from support import empty_inventories
@@ -61,7 +63,32 @@ async def test_what_is_not_found_is_named(api: PhygitalsClient) -> None:
     assert (await text_of(api.sell_back("i"), ItemNotFound)).endswith("400 Item not found (item_id 'i')")
     assert (await text_of(api.quote_shipping(["i", "j"], HOME), ItemNotFound)).endswith("(item_ids ['i', 'j'])")
     assert (await text_of(api.get_purchase("s"), TransactionFailed)).endswith("(session_id 's')")
-    assert (await text_of(api.request_shipping("q_rate_x"), QuoteExpired)).endswith("(quote_id 'q_rate_x')")
+
+
+@pytest.mark.anyio
+async def test_what_is_no_quote_id_is_named(api: PhygitalsClient) -> None:
+    """Whatever the API calls it, the id that was sent is there, and what is meant."""
+    hint = "; the id of one of a session's quotes is meant, such as quotes.cheapest.id, and it expires"
+    assert await text_of(api.request_shipping("nope"), MissingField) == (
+        f"request_shipping: 400 quote_id is required (quote_id 'nope'){hint}"
+    )
+    assert (await text_of(api.request_shipping("q_rate_x"), QuoteExpired)).endswith(f"(quote_id 'q_rate_x'){hint}")
+
+
+@pytest.mark.parametrize("wrong", ["user_1", b"user_1", 5, None])
+@pytest.mark.anyio
+async def test_one_user_in_the_place_of_many(api: PhygitalsClient, wrong: Any) -> None:
+    """It is user ids that are asked for, and another method takes one; the sync client says the same."""
+    text = f"^user_ids must be an iterable of user ids, not a single {type(wrong).__name__}; .* get_inventory"
+    with pytest.raises(InvalidArgumentError, match=text):
+        await api.get_inventories(wrong)
+    with pytest.raises(InvalidArgumentError, match=text):
+        api.stream_inventories(wrong)
+    with sync.PhygitalsClient(MemoryTransport(Sandbox()), api_key=KEY) as waiting:
+        with pytest.raises(InvalidArgumentError, match=text):
+            waiting.get_inventories(wrong)
+        with pytest.raises(InvalidArgumentError, match=text):
+            waiting.stream_inventories(wrong)
 
 
 @pytest.mark.anyio

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import pytest
+
+from phygitals_async import PhygitalsClient, Sandbox
+from phygitals_async.clock import SkippingClock
 
 pytest_plugins = ["pytester"]
 
@@ -206,6 +210,8 @@ def test_fixtures_are_described(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["phygitals_sandbox*", "*sandbox of its own for each test*"])
     result.stdout.fnmatch_lines(["phygitals_transport*", "*every request to `phygitals_sandbox`*"])
     result.stdout.fnmatch_lines(["phygitals_client*", "*client of `phygitals_sandbox`*"])
+    result.stdout.fnmatch_lines(["phygitals_faults*", "*what `phygitals_client` sends through*"])
+    result.stdout.fnmatch_lines(["phygitals_clock*", "*the client's pauses take no time*"])
 
 
 @pytest.mark.anyio
@@ -215,3 +221,67 @@ async def test_in_this_process(
     """The fixtures are at work here too, each made once per test."""
     assert request.getfixturevalue("phygitals_client") is phygitals_client
     assert request.getfixturevalue("phygitals_sandbox") is phygitals_sandbox
+
+
+TIME: Final = """
+    from datetime import timedelta
+    from decimal import Decimal
+    from phygitals_async import ItemExpired, OutcomeUnknown, Response
+    import pytest
+
+    {mark}
+
+    async def test_no_real_time(phygitals_client, phygitals_sandbox, phygitals_faults, phygitals_clock):
+        api, sandbox = phygitals_client, phygitals_sandbox
+        sandbox.options.pending_polls = 3
+        bought = await api.purchase(sandbox.packs[0].id, 1, "user")
+        assert phygitals_clock.ahead > 3
+        phygitals_faults.fail("get_inventory", Response(429, {{"retry-after": "20"}}, b""))
+        assert len((await api.get_inventory("user")).items) == 1
+        assert phygitals_clock.ahead > 22
+        phygitals_faults.delay("list_packs", 10)
+        await api.list_packs()
+        assert phygitals_clock.ahead > 32
+        phygitals_clock.advance(timedelta(days=7))
+        with pytest.raises(ItemExpired):
+            await api.sell_back(bought.nfts[0].id)
+
+    async def test_a_lost_answer(phygitals_faults, phygitals_client, phygitals_sandbox, phygitals_transport):
+        item = phygitals_sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+        phygitals_faults.fail("sell_back", times=1, after_sending=True)
+        with pytest.raises(OutcomeUnknown):
+            await phygitals_client.sell_back(item.id)
+        assert (await phygitals_client.get_inventory("user")).items == ()
+        assert len(phygitals_transport.sent) == 2
+
+    async def test_without_the_clock_time_is_real(phygitals_client, phygitals_sandbox):
+        assert type(phygitals_client._engine.clock).__name__ == "RealClock"
+"""
+
+
+@pytest.mark.parametrize("plugin", ["asyncio", "anyio"])
+def test_time_and_faults(pytester: pytest.Pytester, plugin: str) -> None:
+    """A test that asks for the clock takes no real time, whichever plugin runs it; no other test has one."""
+    mark = {
+        "asyncio": "pytestmark = pytest.mark.asyncio",
+        "anyio": """pytestmark = pytest.mark.anyio
+
+    @pytest.fixture(params=["asyncio", "trio"])
+    def anyio_backend(request):
+        return request.param
+    """,
+    }[plugin]
+    result = run(pytester, TIME.format(mark=mark), "--asyncio-mode=auto" if plugin == "asyncio" else "-q")
+    result.assert_outcomes(passed=3 if plugin == "asyncio" else 6)
+
+
+@pytest.mark.anyio
+async def test_the_clock_in_this_process(
+    phygitals_client: PhygitalsClient, phygitals_sandbox: Sandbox, phygitals_clock: SkippingClock
+) -> None:
+    """It is the sandbox's and the client's."""
+    phygitals_clock.advance(timedelta(days=7))
+    assert phygitals_sandbox.now() - datetime.now(UTC) > timedelta(days=6)
+    phygitals_sandbox.options.pending_polls = 1
+    await phygitals_client.purchase(phygitals_sandbox.packs[0].id, 1, "user")
+    assert phygitals_clock.ahead > 7 * 86400 + 0.7

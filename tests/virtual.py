@@ -46,10 +46,18 @@ class _Jumping(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop of asyncio in virtual time."""
+    """An event loop of asyncio in virtual time.
+
+    Attributes:
+        timers: How many were set.
+    """
+
+    # Seconds that timers ring before their time.
+    _early = 0.0
 
     def __init__(self) -> None:
         self._jumping = _Jumping()
+        self.timers = 0
         super().__init__(self._jumping)
 
     def time(self) -> float:
@@ -60,25 +68,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Let time pass in the middle of something, as it does on a busy machine."""
         self._jumping.time += seconds
 
-
-class EarlyLoop(VirtualLoop):
-    """A loop whose timers ring a millisecond early, as they do where its clock is coarse.
-
-    Attributes:
-        timers: How many were set. From the hundredth on they ring in time, or the time would never come.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.timers = 0
-
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Set a timer."""
         self.timers += 1
-        early = 0.001 if self.timers < 100 else 0.0
+        # Set again and again until its time has come, it would never come.
+        early = self._early if self.timers < 100 else 0.0
         return super().call_at(when - early, callback, *args, context=context)
+
+
+class EarlyLoop(VirtualLoop):
+    """One whose timers ring a millisecond early, as they do where the clock is coarse."""
+
+    _early = 0.001
 
 
 def backend_options(name: str) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from phygitals_async._checks import has_surrogate, shown
+from phygitals_async._checks import are_many, has_surrogate, shown
 from phygitals_async.errors import InvalidArgumentError
 from phygitals_async.models import Destination
 
@@ -56,6 +56,18 @@ def check_id(name: str, value: object) -> str:
         # The text itself of a subclass, such as a member of an enum.
         return str.__str__(value)
     raise InvalidArgumentError(msg)
+
+
+def check_user_ids(value: object) -> None:
+    """Refuse what cannot be the user ids of a bulk run, before the run refuses it as it would any keys.
+
+    Raises:
+        InvalidArgumentError: It is a single string, or cannot be iterated.
+    """
+    if not are_many(value):
+        given = f"a single {type(value).__name__}"
+        msg = f"user_ids must be an iterable of user ids, not {given}; for one user there is get_inventory(user_id)"
+        raise InvalidArgumentError(msg)
 
 
 def _check_ids(name: str, value: object) -> list[str]:

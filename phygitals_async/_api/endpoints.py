@@ -45,9 +45,12 @@ def _salvage_amount(value: object) -> Decimal | None:
 
 def _read_purchase(answer: models.PurchaseAnswer) -> models.Purchase | None:
     # The items come with fulfilment: a result may be there before them (API sheet, 2.6).
+    failed = bool(answer.error) or answer.status == "failed"
     if answer.result is not None and answer.result.nfts:
+        if failed:
+            raise errors.DecodeError("both fulfilled and failed", problems=["$.result: contradicts error or status"])
         return answer.result
-    if answer.error is not None or answer.status == "failed":
+    if failed:
         raise errors.TransactionFailed(status=200, message=answer.error or "status: failed")
     if answer.status == "pending" or answer.result is not None:
         return None
@@ -217,12 +220,13 @@ REQUEST_SHIPPING: Final = Operation[models.ShippingRequest](
     read=_read_shipping_request,
     salvages={"order_id": _salvage_id},
     refusals=[
-        Refusal(400, "quote_id is required", errors.MissingField),
+        Refusal(400, "quote_id is required", errors.MissingField, about="quote_id"),
         Refusal(400, "Quote expired", errors.QuoteExpired, about="quote_id"),
         Refusal(400, "Item already shipped", errors.ItemAlreadyShipped),
         Refusal(None, "error", errors.ShippingRequestFailed, key="status", null="order_id", details=_error_message),
         Refusal(500, "Failed to create shipping request", errors.ServerError),
     ],
+    hint="the id of one of a session's quotes is meant, such as quotes.cheapest.id, and it expires",
 )
 GET_SHIPPING_ORDER: Final = Operation[models.ShippingOrder](
     name="get_shipping_order",

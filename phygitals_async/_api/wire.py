@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote
 
@@ -15,6 +14,7 @@ import msgspec
 from attrs import frozen
 
 from phygitals_async import errors
+from phygitals_async._api.headers import retry_after
 from phygitals_async._api.operation import Operation
 from phygitals_async._api_key import mask_key, shows_key
 from phygitals_async._structuring.converter import PhygitalsConverter
@@ -25,6 +25,9 @@ from phygitals_async.models.rows import Unreadable
 from phygitals_async.transport import Request, Response
 
 T = TypeVar("T")
+
+# The observer's, by its name: that module knows of calls, as nothing here does.
+_logger: Final = logging.getLogger("phygitals_async")
 
 _SNIPPET_CHARS: Final = 200
 # An error body longer than this is no API message; it is not worth parsing.
@@ -114,23 +117,37 @@ class Wire:
         try:
             return _result(operation, arguments, self.converter.loads(response.body, operation.answer), response.body)
         except DecodeError as error:
-            partial = self._partial(operation, arguments, error, response.body)
-            if partial is not None and self.keeps_unreadable:
-                return partial
-            failure: PhygitalsError = DecodeError(
-                error.summary,
-                status=response.status,
-                problems=[self._printable(problem) for problem in error.problems],
-                snippet=self._snippet(response.body),
-                readable=self._readable(operation, response.body),
-                # An error is logged, pickled and passed around as no answer is.
-                partial=None if shows_key(self.settings.api_key, response.body.decode(errors="replace")) else partial,
-            )
+            kept = self._keep_or_refuse(operation, arguments, error, response)
+            if not isinstance(kept, DecodeError):
+                return kept
+            failure: PhygitalsError = kept
         except StatusError as error:
             message = self._printable(error.message)
             failure = type(error)(status=response.status, message=message, snippet=self._snippet(response.body))
         # Without the frames that held the body: it may echo the key, and error reporters show locals.
         raise failure
+
+    def _keep_or_refuse(
+        self, operation: Operation[T], arguments: Mapping[str, Any], error: DecodeError, response: Response
+    ) -> T | DecodeError:
+        """Return the readable part of an answer where that is wanted, or the error for it."""
+        partial = self._partial(operation, arguments, error, response.body)
+        if partial is not None and self.keeps_unreadable:
+            # No part of the answer: it may be personal data.
+            count = len(error.partial.unreadable)
+            _logger.warning("%s: unreadable rows left out of an answer: %d", operation.name, count)
+            return partial
+        # An error is logged, pickled and passed around as no answer is.
+        if partial is not None and shows_key(self.settings.api_key, response.body.decode(errors="replace")):
+            partial = None
+        return DecodeError(
+            error.summary,
+            status=response.status,
+            problems=[self._printable(problem) for problem in error.problems],
+            snippet=self._snippet(response.body),
+            readable=self._readable(operation, response.body),
+            partial=partial,
+        )
 
     def _partial(
         self, operation: Operation[T], arguments: Mapping[str, Any], error: DecodeError, body: bytes
@@ -143,7 +160,7 @@ class Wire:
             for row in error.partial.unreadable
         )
         try:
-            result: T = _result(operation, arguments, with_unreadable(error.partial, unreadable), body)
+            result: T = _result(operation, arguments, with_unreadable(error.partial, unreadable), body, partial=True)
         except DecodeError:
             return None
         return result
@@ -152,7 +169,7 @@ class Wire:
         status = response.status
         body = _plain(response.body)
         about: dict[str, Any] = {
-            "retry_after": _retry_after(response),
+            "retry_after": retry_after(response),
             "status": status,
             "message": self._message(body),
             "snippet": self._snippet(response.body),
@@ -167,7 +184,8 @@ class Wire:
                 return refusal.error(**{**about, **safe})
         if status == 401:
             # A mistyped sandbox key is a production key.
-            about["text"] = f"{StatusError(**about)}; this client is set up for {self.settings.environment}"
+            setting = f"this client is set up for {self.settings.environment}, at {self._printable(self.settings.root)}"
+            about["text"] = f"{StatusError(**about)}; {setting}"
         if status == 404:
             about["text"] = self._text(operation, arguments, about)
         if 400 <= status < 500:
@@ -220,7 +238,12 @@ def _segment(text: str) -> str:
     return text if _UNRESERVED(text) else quote(text, safe="")
 
 
-def _result(operation: Operation[T], arguments: Mapping[str, Any], answer: Any, body: bytes) -> T:
+def _result(
+    operation: Operation[T], arguments: Mapping[str, Any], answer: Any, body: bytes, *, partial: bool = False
+) -> T:
+    if getattr(answer, "unreadable", ()) and not partial:
+        # It is this library's word for what it could not read, and none of the API's.
+        answer = with_unreadable(answer, ())
     result = operation.read(answer)
     if operation.echoes:
         _check_echo(operation.echoes, arguments, result, body)
@@ -247,44 +270,6 @@ def _query(operation: Operation[Any], arguments: Mapping[str, Any]) -> str:
 
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _retry_after(response: Response) -> float | None:
-    asked = _header(response, "retry-after")
-    if asked is None:
-        return None
-    # A date is the server's: compared with this machine's clock, one that is some seconds off would ask too soon.
-    sent = parse_date(_header(response, "date") or "")
-    return parse_retry_after(asked, sent or datetime.now(UTC))
-
-
-def parse_retry_after(value: str, now: datetime) -> float | None:
-    """Return the seconds a `Retry-After` header asks to wait, or None for a header that says nothing usable.
-
-    Args:
-        value: A number of seconds, or a date.
-        now: The time at the server.
-    """
-    text = value.strip()
-    if re.fullmatch(r"[0-9]+(\.[0-9]*)?", text):
-        # However many digits there are: a wait beyond every cap makes the caller give up, not ask sooner.
-        return float(text)
-    moment = parse_date(text)
-    return None if moment is None else max(0.0, (moment - now).total_seconds())
-
-
-def parse_date(text: str) -> datetime | None:
-    """Return the moment that an HTTP date names, or None for other text."""
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
-def _header(response: Response, name: str) -> str | None:
-    """Look a header up whatever its spelling: a handler in a test may write it in capitals."""
-    return next((value for key, value in response.headers.items() if key.lower() == name), None)
 
 
 def _plain(body: bytes, longest: int = _LONGEST_ERROR_BODY) -> Mapping[str, Any]:

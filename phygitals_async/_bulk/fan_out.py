@@ -13,6 +13,7 @@ from phygitals_async._bulk.keys import check_keys
 from phygitals_async._bulk.outcomes import Batch, Failed, Found, Outcome
 from phygitals_async._bulk.workers import Workers
 from phygitals_async._checks import check_count, check_patience
+from phygitals_async._loop.clocks import REAL_CLOCK, Clock
 from phygitals_async.errors import InvalidArgumentError, PhygitalsError
 from phygitals_async.observer import Hooks
 from phygitals_async.progress import Progress
@@ -123,6 +124,7 @@ class FanOut(Generic[K, V]):
         finish: Callable[[Any], V] | None = None,
         drop: Callable[[Any], None] | None = None,
         hooks: Hooks | None = None,
+        clock: Clock = REAL_CLOCK,
     ) -> None:
         self._workers = Workers(
             fetch,
@@ -131,6 +133,7 @@ class FanOut(Generic[K, V]):
             distinct=distinct,
             patience=check_patience(patience),
             drop=drop or _ignore,
+            clock=clock,
         )
         self._finish = finish
         self._hooks = hooks

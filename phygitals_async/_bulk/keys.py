@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 import anyio.lowlevel
 
+from phygitals_async._checks import are_many
 from phygitals_async.errors import InvalidArgumentError
 
 K = TypeVar("K")
@@ -123,6 +124,6 @@ def check_keys(keys: object) -> None:
     Raises:
         InvalidArgumentError: `keys` is a single string, or cannot be iterated.
     """
-    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable | AsyncIterable):
+    if not are_many(keys):
         msg = f"expected an iterable of keys, not a single {type(keys).__name__}"
         raise InvalidArgumentError(msg)

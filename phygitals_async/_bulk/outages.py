@@ -127,8 +127,11 @@ class Outages(Generic[K]):
         if self.suspects and not older:
             # It started before they failed, and shows nothing.
             return [], []
+        if self.ongoing and self._in_vain:
+            # It was the server's fault, of those too who have to wait for a later answer.
+            for suspect in self.suspects:
+                suspect.tries = 0
         self.suspects = deque(suspect for suspect in self.suspects if suspect.seen >= number)
-        innocent = self.ongoing and self._in_vain
         again_at_most = _MOST_TRIES if self.ongoing or self.may_be_hiccup else 1
         self.ongoing, self._in_a_row = False, 0
         # What the server asked for was for that key alone, or is over.
@@ -136,7 +139,6 @@ class Outages(Generic[K]):
         again: list[Suspect[K]] = []
         failed: list[Suspect[K]] = []
         for suspect in older:
-            suspect.tries = 0 if innocent else suspect.tries
             (again if suspect.tries < again_at_most else failed).append(suspect)
         return again, failed
 

@@ -57,9 +57,7 @@ class Triage(Generic[K]):
     def looked_up(self, suspect: Suspect[K], brought: Any, number: int, lookup: Lookup) -> None:
         """Take in what the lookup of this number brought."""
         self._queues.put(suspect.key, brought, None)
-        if lookup.may_repeat:
-            self.answered = [suspect.key]
-        self.note_answer(number)
+        self._was_answered(suspect, number, lookup)
 
     def failed(self, suspect: Suspect[K], error: PhygitalsError, number: int, lookup: Lookup, now: float) -> None:
         """Take in how the lookup of this number failed."""
@@ -69,9 +67,7 @@ class Triage(Generic[K]):
             return
         self._queues.put(suspect.key, None, error)
         if shows_it_is_up(error):
-            if lookup.may_repeat:
-                self.answered = [suspect.key]
-            self.note_answer(number)
+            self._was_answered(suspect, number, lookup)
         elif isinstance(error, ClientClosed):
             self.note_answer(number)
 
@@ -120,6 +116,11 @@ class Triage(Generic[K]):
         self._run.end()
         self._give_up(self.outages.take_all())
         self.up_again.notify_all()
+
+    def _was_answered(self, suspect: Suspect[K], number: int, lookup: Lookup) -> None:
+        if lookup.may_repeat:
+            self.answered = [suspect.key]
+        self.note_answer(number)
 
     def _is_set_aside(self, suspect: Suspect[K], lookup: Lookup, error: PhygitalsError, now: float) -> bool:
         """Keep what failed in a way that may pass until it shows whose fault it was, and say whether it is kept."""

@@ -15,8 +15,9 @@ from phygitals_async._bulk.queues import Queues
 from phygitals_async._bulk.tasks import Tasks
 from phygitals_async._bulk.triage import Triage
 from phygitals_async._calls.lookups import Counts, Lookup, Run, current_lookup
+from phygitals_async._loop.clocks import Clock
 from phygitals_async._loop.contexts import in_context
-from phygitals_async._loop.loops import Loop, running_loop
+from phygitals_async._loop.loops import Loop
 from phygitals_async.errors import PhygitalsError
 from phygitals_async.observer import logger
 
@@ -36,6 +37,7 @@ class Workers(Generic[K]):
         distinct: Whether to leave a repeated key out.
         patience: Seconds to wait for an outage to end, or a limit; see `Outages`.
         drop: Is given what a lookup brought, and nobody takes.
+        clock: Where the time comes from.
 
     Attributes:
         counts: Of the run.
@@ -55,6 +57,7 @@ class Workers(Generic[K]):
         distinct: bool,
         patience: float,
         drop: Callable[[Any], None],
+        clock: Clock,
     ) -> None:
         self.counts = Counts()
         self.queues = Queues(keys, limit=limit, distinct=distinct)
@@ -63,6 +66,7 @@ class Workers(Generic[K]):
         self._triage = Triage(self._run, self.queues)
         self._fetch = fetch
         self._drop = drop
+        self._clock = clock
         self._limit = limit
         self._workers = 0
         self._probing = False
@@ -75,7 +79,7 @@ class Workers(Generic[K]):
     def start(self) -> None:
         """Start in the context of the task that runs now: the source is read in it, lookups in fresh copies of it."""
         self.is_entered = True
-        self._loop: Loop = running_loop()
+        self._loop: Loop = self._clock.loop()
         self.tasks = Tasks(self._loop, self.queues.wake_all)
         self.queues.start(self.tasks)
         self._context = copy_context()
@@ -112,7 +116,7 @@ class Workers(Generic[K]):
                 if self._triage.outages.ongoing:
                     await self._triage.up_again.wait()
                 elif not self.queues.may_read:
-                    await self.queues.wait_for_room()
+                    await self._wait_for_room()
                 elif not await self.queues.read_key():
                     return
                 elif not self.queues.key_ready.notify() and self._workers < self._limit:
@@ -157,8 +161,8 @@ class Workers(Generic[K]):
 
     async def _wait_for_room(self) -> None:
         await self.queues.wait_for_room()
-        if self.queues.is_async and (not self._triage.again or self.queues.is_full):
-            # Another worker took what this one wanted the room for, or it was the feeder that was meant.
+        # The feeder and those who look up again wait for the same room, and one of them alone was woken.
+        if self.queues.is_async and not self.queues.is_full:
             self.queues.pass_room_on()
 
     def _take_again(self) -> Suspect[K]:
@@ -188,18 +192,19 @@ class Workers(Generic[K]):
     async def _look_up(self, suspect: Suspect[K]) -> None:
         lookup = Lookup(self._run, self._outer)
         number = self._triage.number()
+        brought: Any = None
+        error: PhygitalsError | None = None
         self.counts.in_flight += 1
         try:
             brought = await self._fetch_in_context(lookup, suspect.key)
         except PhygitalsError as failure:
+            error = failure
+        finally:
             self.counts.in_flight -= 1
-            self._triage.failed(suspect, failure, number, lookup, self._loop.now())
-        except BaseException:
-            self.counts.in_flight -= 1
-            raise
-        else:
-            self.counts.in_flight -= 1
+        if error is None:
             self._triage.looked_up(suspect, brought, number, lookup)
+        else:
+            self._triage.failed(suspect, error, number, lookup, self._loop.now())
 
     def _fetch_in_context(self, lookup: Lookup, key: K) -> Awaitable[Any]:
         context = self._context.copy()
@@ -224,7 +229,7 @@ class Workers(Generic[K]):
                     logger.warning(
                         "a bulk run waits, for at most %g s: the server is down or asks for a pause", self._run.patience
                     )
-                await anyio.sleep(pause)
+                await self._clock.sleep(pause)
                 await self._probe()
         finally:
             self._probing = self.counts.waiting = False

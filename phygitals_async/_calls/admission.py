@@ -13,7 +13,8 @@ from attrs import define, field
 
 from phygitals_async._calls.pacer import Pacer
 from phygitals_async._loop.affinity import Event, event_class
-from phygitals_async._loop.loops import Loop, running_loop
+from phygitals_async._loop.clocks import REAL_CLOCK, Clock
+from phygitals_async._loop.loops import Loop
 from phygitals_async._loop.wait_queue import WaitQueue
 
 # The longest that a call gives way, in seconds, to an operation whose limit it may share.
@@ -71,14 +72,16 @@ class Admission:
     Args:
         limit: The most requests in flight.
         rate: The most requests per second, or None for no such cap.
+        clock: Where the time comes from.
 
     Attributes:
         in_flight: How many there are.
     """
 
-    def __init__(self, limit: int, rate: float | None) -> None:
+    def __init__(self, limit: int, rate: float | None, clock: Clock = REAL_CLOCK) -> None:
         self.in_flight = 0
         self._limit = limit
+        self._clock = clock
         self._interval = 0.0 if rate is None else 1 / rate
         self._next = -math.inf
         self._lanes: dict[str, Lane] = {}
@@ -110,7 +113,7 @@ class Admission:
 
     async def rest(self, seconds: float) -> None:
         """Wait for some time, but no longer than until `close`."""
-        with anyio.move_on_after(seconds):
+        with self._clock.pausing(seconds):
             await self._closing.wait()
 
     def due(self, lane: Lane, now: float) -> float:
@@ -130,7 +133,7 @@ class Admission:
         A 429 that came in between, before the request has left, knows it by that moment as one of its own burst.
         """
         if self._event is None:
-            self._loop, self._event = running_loop(), event_class()
+            self._loop, self._event = self._clock.loop(), event_class()
         self._arrivals += 1
         waiter = _Waiter(lane, priority, self._loop.now(), self._arrivals, self._event())
         lane.waiting[priority][waiter] = None

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from inspect import iscoroutine
 from typing import Final, Generic, TypeVar
 
 from attrs import define, field, frozen
 
 from phygitals_async._api_key import ApiKey, shows_key
+from phygitals_async._checks import shown
 from phygitals_async.errors import InvalidArgumentError
 from phygitals_async.transport import Response
 
 T = TypeVar("T")
 
+# What makes no call, or of which there is no one answer to tell.
+_NO_ONE_ANSWER: Final = frozenset(
+    {"aclose", "call_with_response", "close", "get_inventories", "stream_inventories", "watch_order"}
+)
 # What helps to find a request again, or to tell where its answer came from. Others may hold cookies, or anything.
 _SHOWN: Final = frozenset(
     {
@@ -42,7 +48,7 @@ class Answer(Generic[T]):
 
     value: T
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(hash=False)
     attempts: int
     seconds: float
 
@@ -69,12 +75,35 @@ class Taken:
             InvalidArgumentError: No call was answered.
         """
         if self._status is None:
-            msg = "call_with_response takes a method of the client, and what it was given made no call"
+            msg = "call_with_response takes a method that makes a call, and what it was given made none"
             raise InvalidArgumentError(msg)
         return Answer(value, self._status, self._headers, self._attempts, seconds)
 
 
 taking: Final[ContextVar[Taken | None]] = ContextVar("taking", default=None)
+
+
+def check_method(client: object, method: object) -> None:
+    """Refuse, before anything is sent, what `call_with_response` could tell nothing of.
+
+    Raises:
+        InvalidArgumentError: It is no method of the client, or one that does not make one call.
+    """
+    if iscoroutine(method):
+        # It was made for nothing, and warns of that where nobody closes it.
+        method.close()
+        found = "the coroutine of a call: leave out the parentheses"
+    elif getattr(method, "__self__", None) is not client:
+        found = f"{shown(method)}, which is none"
+    elif (name := getattr(method, "__name__", "")) in _NO_ONE_ANSWER:
+        found = f"{name}, which has no one answer to tell of"
+    else:
+        return
+    msg = (
+        "call_with_response takes a method of this client that makes one call, and then its arguments, such as "
+        f"call_with_response(api.get_inventory, 'user_abc123'); it was given {found}"
+    )
+    raise InvalidArgumentError(msg)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from phygitals_async._calls.admission import Admission
 from phygitals_async._calls.retry import RetryBudget, RetryPolicy
 from phygitals_async._checks import check_count, check_rate, check_seconds
 from phygitals_async._loop.affinity import Affinity
-from phygitals_async._loop.deadlines import Deadlines
+from phygitals_async._loop.clocks import Bounds, Clock
 from phygitals_async.observer import Hooks
 from phygitals_async.transport import Transport
 
@@ -37,6 +37,7 @@ class Engine:
         rate: float | None,
         retry: RetryPolicy,
         hooks: Hooks | None,
+        clock: Clock,
     ) -> None:
         self.transport = transport
         self.wire = wire
@@ -49,8 +50,9 @@ class Engine:
         self.retry = retry
         self.budget = RetryBudget()
         self.affinity = Affinity("this client")
-        self.admission = Admission(self.max_in_flight, self.rate)
-        self.deadlines = Deadlines()
+        self.clock = clock
+        self.admission = Admission(self.max_in_flight, self.rate, clock)
+        self.deadlines: Bounds
 
     async def within(self, seconds: float, call: Callable[[], Awaitable[T]]) -> T:
         """Await something that makes calls, cancelling it after `seconds`.
@@ -69,8 +71,9 @@ class Engine:
             ConfigurationError: The client is in use by another event loop.
         """
         if self.affinity.must_start_afresh():
-            self.admission = Admission(self.max_in_flight, self.rate)
-            self.deadlines = Deadlines()
+            self.affinity.now = self.clock.loop().now
+            self.admission = Admission(self.max_in_flight, self.rate, self.clock)
+            self.deadlines = self.clock.deadlines()
 
     async def aclose(self, grace: float) -> None:
         """Refuse new calls, give those in flight `grace` seconds, then close the transport under the rest.

@@ -44,6 +44,9 @@ class Exchange(Generic[T]):
 
     Whatever ends it ends it once: the observer is told, the error is complete, and what may have moved money or goods
     without an answer that tells comes out as `OutcomeUnknown`.
+
+    Attributes:
+        ends: When its deadline is, in seconds of the loop's clock; endless until its time has begun.
     """
 
     _admission: Admission
@@ -57,8 +60,7 @@ class Exchange(Generic[T]):
     _failures = 0
     _call: Call | None = None
     _delivery: Delivery | None = None
-    # No end while the time of the call has not begun.
-    _ends = math.inf
+    ends = math.inf
     _limited_at: float | None = None
     _last: PhygitalsError | None = None
 
@@ -145,11 +147,11 @@ class Exchange(Generic[T]):
         now = self._admitted_at = self._sent_at = engine.affinity.now()
         # How long a lookup of a bulk run waits for its turn is the run's time, not the call's, if the run has patience.
         patient = self._lookup is not None and self._lookup.run.patience > 0
-        if self._ends == math.inf and not (patient and self._priority is Priority.BULK):
-            self._ends = now + self._seconds
+        if self.ends == math.inf and not (patient and self._priority is Priority.BULK):
+            self.ends = now + self._seconds
         if engine.closed or not self._admission.enter_at_once(self._lane, self._priority, now):
             return False
-        self._ends = min(self._ends, now + self._seconds)
+        self.ends = min(self.ends, now + self._seconds)
         return True
 
     async def _enter(self) -> None:
@@ -161,11 +163,11 @@ class Exchange(Generic[T]):
         except ClientClosed:
             self._admission.leave(self._lane, self._priority)
             raise
-        self._ends = min(self._ends, now + self._seconds)
+        self.ends = min(self.ends, now + self._seconds)
 
     async def _wait_to_enter(self, now: float) -> float:
         admission, engine = self._admission, self._engine
-        if self._ends == math.inf and self._lookup is not None:
+        if self.ends == math.inf and self._lookup is not None:
             self._admitted_at = await self._wait_with_the_run(self._lookup.run)
             return engine.affinity.now()
         latest = self._latest
@@ -192,7 +194,7 @@ class Exchange(Generic[T]):
     def _latest(self) -> float:
         """When a request may leave at the latest, in seconds of the loop's clock."""
         # What moves money or goods is not sent when there is hardly any time left to learn what came of it.
-        return self._ends - self._seconds * _RESERVED if self._irreversible else self._ends
+        return self.ends - self._seconds * _RESERVED if self._irreversible else self.ends
 
     def _check_open(self) -> None:
         if self._engine.closed:
@@ -210,7 +212,7 @@ class Exchange(Generic[T]):
             lookup.run.counts.attempts += 1
             if self._irreversible:
                 lookup.note_irreversible()
-        left = self._ends - self._sent_at
+        left = self.ends - self._sent_at
         # What moves money or goods is not cut short: its outcome would be unknown for nothing.
         limit = left if self._irreversible else min(left, engine.attempt_timeout)
         response: Response | None = None
@@ -294,4 +296,4 @@ class Exchange(Generic[T]):
         if self._lookup is not None and self._priority is Priority.BULK:
             self._limited_at = now if self._limited_at is None else self._limited_at
             if now - self._limited_at < self._lookup.run.patience:
-                self._ends = math.inf
+                self.ends = math.inf

@@ -45,11 +45,11 @@ class JournalEntry:
 
     id: str
     operation: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] = field(hash=False)
     started_at: Instant
     ended_at: Instant | None = None
     outcome: Literal["done", "failed", "unknown"] | None = None
-    detail: Mapping[str, Any] = field(factory=dict)
+    detail: Mapping[str, Any] = field(factory=dict, hash=False)
 
     @property
     def is_open(self) -> bool:
@@ -91,14 +91,14 @@ async def recorded(
     checked = _checked(operation, arguments)
     entry = JournalEntry(os.urandom(16).hex(), operation.name, _with_owner(checked, owner), datetime.now(UTC))
     seconds = engine.deadline if deadline is None else check_seconds("deadline", deadline)
-    began = anyio.current_time()
+    began = engine.clock.now()
     try:
         await engine.within(seconds, lambda: journal.write_entry(entry))
     except PhygitalsError as error:
         error.describe(operation.name, checked, 0)
         error.sent = Sent.NEVER
         raise
-    left = max(seconds - (anyio.current_time() - began), _HARDLY_ANY)
+    left = max(seconds - (engine.clock.now() - began), _HARDLY_ANY)
     try:
         result = await call_for(owner, engine, operation, left, **checked)
     except BaseException as error:  # Cancellation too leaves an outcome; passed on.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Final, TypeVar
 
-import anyio
-
 from phygitals_async._api import endpoints
 from phygitals_async._api.arguments import check_id
 from phygitals_async._api.operation import Operation
 from phygitals_async._calls.engine import Engine
-from phygitals_async._calls.exchange import call
+from phygitals_async._calls.exchange import Exchange, call
 from phygitals_async._checks import check_seconds
-from phygitals_async.errors import DecodeError, InvalidArgumentError, NotOwned, UserNotFound
+from phygitals_async.errors import DeadlineExceeded, DecodeError, InvalidArgumentError, NotOwned, Sent, UserNotFound
+from phygitals_async.models import Inventory
 
 T = TypeVar("T")
 
@@ -39,21 +38,27 @@ async def call_for(
         error.describe(operation.name, {}, 0)
         raise
     asked: list[str] = checked["item_ids"] if "item_ids" in checked else [checked["item_id"]]
-    began = anyio.current_time()
+    look = Exchange(engine, endpoints.GET_INVENTORY, seconds * _FOR_THE_LOOK, {"user_id": owner})
     try:
-        missing, cause = await _not_shown(asked, owner, engine, seconds * _FOR_THE_LOOK), None
+        missing, cause = _not_shown(asked, owner, (await look.send()).result()), None
     except UserNotFound as unknown:
         missing, cause = asked, unknown
     if missing:
         refusal = NotOwned(owner=owner, item_ids=missing)
         refusal.describe(operation.name, {**checked, "owner": owner}, 0)
         raise refusal from cause
-    return await call(engine, operation, seconds - (anyio.current_time() - began), **checked)
+    # By when the look had to be over: in a bulk run, the time of a call begins with its turn.
+    left = look.ends + seconds * (1 - _FOR_THE_LOOK) - engine.clock.now()
+    if left <= 0:
+        late = DeadlineExceeded(f"not sent within {seconds:g} s: the look into the owner's inventory took them")
+        late.sent = Sent.NEVER
+        late.describe(operation.name, {**checked, "owner": owner}, 0)
+        raise late
+    return await call(engine, operation, left, **checked)
 
 
-async def _not_shown(item_ids: list[str], owner: str, engine: Engine, seconds: float) -> list[str]:
+def _not_shown(item_ids: list[str], owner: str, inventory: Inventory) -> list[str]:
     """Return those of the items that the owner's inventory does not show."""
-    inventory = await call(engine, endpoints.GET_INVENTORY, seconds, user_id=owner)
     owned = {item.id for item in inventory.items}
     missing = [item_id for item_id in item_ids if item_id not in owned]
     if missing and inventory.unreadable:

@@ -6,15 +6,15 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-import anyio
-
 from phygitals_async._api.operation import Effect
 from phygitals_async._calls.verdicts import judge
+from phygitals_async._loop.clocks import Clock
 from phygitals_async.errors import (
     ClientClosed,
     DeadlineExceeded,
     PhygitalsError,
     PurchasePending,
+    Sent,
     StatusError,
 )
 from phygitals_async.models import Purchase, ShippingOrder
@@ -33,14 +33,15 @@ async def wait_for_purchase(
     deadline: float,
     interval: float,
     within: Callable[[float, Callable[[], Awaitable[Purchase]]], Awaitable[Purchase]],
+    clock: Clock,
     *,
     started: bool = False,
 ) -> Purchase:
     """Call `poll`, which takes its own deadline in seconds, until it gives the purchase or raises a lasting error.
 
     Raises:
-        PurchasePending: The deadline passed first; or the client was closed, if the purchase was `started` by the same
-            call: `ClientClosed` would say that nothing was sent.
+        PurchasePending: The deadline passed first; or nothing more could be asked, the client being closed, for one,
+            if the purchase was `started` by the same call: the error would say that nothing was sent.
     """
     last: PhygitalsError | None = None
     polls = 0
@@ -59,17 +60,18 @@ async def wait_for_purchase(
                 if not judge(error, Effect.READS).may_pass:
                     raise
                 last = error
-            await anyio.sleep(_pause(pause, last))
+            await clock.sleep(_pause(pause, last))
             pause = min(pause * _GROWTH, max(_LONGEST_PAUSE, interval))
 
     try:
         return await within(deadline, keep_polling)
     except DeadlineExceeded:
         end = f"after {deadline:g} s"
-    except ClientClosed as error:
-        if not started:
+    except PhygitalsError as error:
+        if not started or error.sent is not Sent.NEVER:
             raise
-        last, end = error, "when the client was closed"
+        last = error
+        end = "when the client was closed" if isinstance(error, ClientClosed) else "when nothing more could be asked"
     msg = f"still pending {end}: unknown, not failed; resume with session {session_id}"
     pending = PurchasePending(msg, session_id=session_id)
     pending.describe("wait_for_purchase", {"session_id": session_id}, polls)
@@ -77,18 +79,22 @@ async def wait_for_purchase(
 
 
 async def watch_order(
-    poll: Callable[[float | None], Awaitable[ShippingOrder]], order_id: str, interval: float, deadline: float | None
+    poll: Callable[[float | None], Awaitable[ShippingOrder]],
+    order_id: str,
+    interval: float,
+    deadline: float | None,
+    clock: Clock,
 ) -> AsyncIterator[ShippingOrder]:
     """Yield the order now, and again whenever its status has changed, until it is terminal.
 
     Raises:
         DeadlineExceeded: The deadline passed first.
     """
-    ends = None if deadline is None else anyio.current_time() + deadline
+    ends = None if deadline is None else clock.now() + deadline
     seen = None
     last: PhygitalsError | None = None
     polls = 0
-    while (left := None if ends is None else ends - anyio.current_time()) is None or left > 0:
+    while (left := None if ends is None else ends - clock.now()) is None or left > 0:
         polls += 1
         try:
             # A poll has the client's deadline, or what is left of this one.
@@ -105,7 +111,7 @@ async def watch_order(
             if order.status.is_terminal:
                 return
         pause = _pause(interval, last)
-        await anyio.sleep(pause if ends is None else max(0.0, min(pause, ends - anyio.current_time())))
+        await clock.sleep(pause if ends is None else max(0.0, min(pause, ends - clock.now())))
     msg = f"the order came to no end within {deadline:g} s; its status was last {seen}"
     exceeded = DeadlineExceeded(msg)
     exceeded.describe("watch_order", {"order_id": order_id}, polls)

@@ -1,22 +1,29 @@
-"""An event loop in a thread of its own, for threads that wait for what it does."""
+"""An event loop in a thread of its own, for threads that wait for what it does.
+
+An interrupt, such as Ctrl-C, may come between any two bytecodes of a thread that waits. So that thread takes no lock
+that others need, and waits in C code only: `threading.Event`, `Future`, `Thread.start` and anyio's `BlockingPortal` are
+Python code, and an interrupt can leave their locks held for ever.
+"""
 
 from __future__ import annotations
 
+import _thread
 import functools
 import os
 import threading
 import warnings
-from asyncio import AbstractEventLoop, CancelledError, get_running_loop
+from asyncio import AbstractEventLoop, CancelledError, TaskGroup, get_running_loop
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from contextvars import Context, copy_context
+from typing import Any, ParamSpec, TypeVar, cast
 
 import anyio
-from anyio.from_thread import BlockingPortal
-from attrs import define, field, frozen
+from attrs import frozen
 
-from phygitals_async.errors import ClientClosed, Sent
+from phygitals_async._loop.waited_calls import WaitedCall, closed, hand_on_notes, soon
+from phygitals_async.errors import ClientClosed
 from phygitals_async.observer import logger
 
 P = ParamSpec("P")
@@ -25,57 +32,19 @@ T = TypeVar("T")
 
 @frozen(eq=False)
 class _Running:
-    """The loop while it runs."""
+    """The loop while it runs.
 
-    portal: BlockingPortal
+    Attributes:
+        context: What the loop has set in its context.
+        begin: Begins a call, in the loop's thread.
+        stop: Lets the loop end once its calls have; from any thread.
+    """
+
     loop: AbstractEventLoop
     thread: threading.Thread
+    context: Context
+    begin: Callable[[WaitedCall[Any]], object]
     stop: Callable[[], object]
-
-
-@define(eq=False)
-class _Call(Generic[T]):
-    """Something awaited in the loop, for a thread that waits for `done`."""
-
-    work: Callable[[], Awaitable[T]]
-    done: threading.Event = field(factory=threading.Event)
-    result: T | None = None
-    error: BaseException | None = None
-    _scope: anyio.CancelScope | None = None
-    _is_cancelled: bool = False
-
-    async def run(self) -> None:
-        if self._is_cancelled:
-            return
-        with anyio.CancelScope() as self._scope:
-            try:
-                self.result = await self.work()
-            except BaseException as error:  # Whatever it is, it belongs to the thread that waits.
-                self.error = error
-                if isinstance(error, anyio.get_cancelled_exc_class()):
-                    raise
-            finally:
-                self.done.set()
-
-    def cancel(self) -> None:
-        """Cancel it, in the loop's thread: where it has not begun, it never will."""
-        self._is_cancelled = True
-        if self._scope is None:
-            self.done.set()
-        else:
-            self._scope.cancel()
-
-    def outcome(self) -> T:
-        """Return the result, or raise the error."""
-        error, self.error = self.error, None
-        if error is None:
-            return self.result  # type: ignore[return-value]
-        if not isinstance(error, CancelledError):
-            raise error
-        ended = ClientClosed("the event loop of the client was ended while the call was under way")
-        ended.sent = Sent.UNKNOWN
-        _hand_on_notes(error, ended)
-        raise ended
 
 
 class Background:
@@ -95,34 +64,48 @@ class Background:
         self._at_end = at_end
         self._tell = tell
         self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._ready: Future[_Running] | None = None
+        # For threads that no interrupt reaches.
+        self._starting = threading.Lock()
+        self._running: _Running | None = None
         self._is_over = False
-        self._calls: set[_Call[Any]] = set()
+        self._calls: set[WaitedCall[Any]] = set()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process is a fork of the one it belongs to, without its thread."""
+        return self._process != os.getpid()
+
+    def check_process(self) -> None:
+        """Refuse to be used in a fork.
+
+        Raises:
+            RuntimeError: It belongs to another process.
+        """
+        if self.is_inherited:
+            msg = f"what {self._name} began belongs to the process that made it, and this one is a fork of that"
+            raise RuntimeError(msg)
 
     def call(self, function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Await a call in the loop, and return its result or raise its error.
 
         What interrupts the waiting, such as Ctrl-C, cancels the call, waits for its end, and is raised with the notes
-        that the call leaves, or from the error that it ends in. A second interrupt does not wait.
+        that the call leaves, or from the error that it ends in. A second interrupt does not wait. One that comes when
+        the waiting is over, as the result is returned, knows nothing of it.
 
         Raises:
-            ClientClosed: `close` was called before.
-            RuntimeError: It is called from the loop's own thread, which would wait for itself.
+            ClientClosed: `close` was called before, or the loop was ended.
+            RuntimeError: It is called from the loop's own thread, which would wait for itself, or in a fork.
         """
-        call = _Call(functools.partial(function, *args, **kwargs))
-        running = self._start()
+        self.check_process()
+        self._check_thread()
+        call = WaitedCall(functools.partial(function, *args, **kwargs), copy_context())
         try:
-            with self._lock:
-                self._check_open()
-                self._calls.add(call)
-            running.portal.start_task_soon(call.run)
-            call.done.wait()
-        except BaseException as interrupt:
-            if call not in self._calls:
-                raise
-            running.loop.call_soon_threadsafe(call.cancel)
-            call.done.wait()
+            self._calls.add(call)
+            self._submit(call)
+            call.wait()
+        except BaseException as interrupt:  # Whatever interrupts this thread, the call must not go on unseen.
+            call.cancel()
+            call.wait()
             self._tell_of(call, interrupt)
             raise
         finally:
@@ -133,89 +116,107 @@ class Background:
         """Await the last call, refuse further ones, and return when all calls and the loop have ended.
 
         Raises:
-            RuntimeError: It is called from the loop's own thread.
+            RuntimeError: It is called from the loop's own thread, or in a fork.
         """
         with suppress(ClientClosed):
             self.call(last)
-        with self._lock:
-            self._is_over = True
-            calls = tuple(self._calls)
-        for call in calls:
-            call.done.wait()
-        running = cast("_Running", self._if_running())
+        self._is_over = True
+        running = cast("_Running", self._running)
         running.stop()
         running.thread.join()
 
     def forget(self) -> None:
         """Let the loop end by itself: for the garbage collector, which runs in any thread, and at the very end."""
-        running = self._if_running()
-        if self._is_over or running is None or self._process != os.getpid():
+        if self._is_over or self.is_inherited:
             return
+        # A loop that is only starting sees it.
         self._is_over = True
-        running.stop()
-        warnings.warn(f"{self._name} was never closed: use with, or close()", ResourceWarning, stacklevel=2)
+        if self._running is not None:
+            self._running.stop()
+            warnings.warn(f"{self._name} was never closed: use with, or close()", ResourceWarning, stacklevel=2)
 
-    def _start(self) -> _Running:
-        with self._lock:
-            self._check_open()
-            if self._ready is None or (self._ready.done() and self._if_running() is None):
-                ready: Future[_Running] = Future()
-                threading.Thread(target=self._run, args=(ready,), name="phygitals-async", daemon=True).start()
-                self._ready = ready
-        running = self._ready.result()
-        if running.thread is threading.current_thread():
+    def _check_thread(self) -> None:
+        if self._running is not None and self._running.thread is threading.current_thread():
             msg = f"{self._name} was called from its own event loop, which would wait for itself"
             raise RuntimeError(msg)
-        return running
 
-    def _check_open(self) -> None:
+    def _submit(self, call: WaitedCall[Any]) -> None:
         if self._is_over:
-            msg = "the client was closed"
-            raise ClientClosed(msg)
+            call.refuse(closed())
+        elif self._running is None:
+            _thread.start_new_thread(self._start, (call,))
+        else:
+            self._begin(self._running, call)
+
+    def _start(self, call: WaitedCall[Any]) -> None:
+        """Start the loop, unless another call has, and begin the call: in a thread that no interrupt reaches."""
+        try:
+            with self._starting:
+                running = self._running or self._launch()
+        except BaseException as error:  # noqa: BLE001 - it belongs to the thread that waits.
+            call.refuse(error)
+        else:
+            self._begin(running, call)
+
+    def _launch(self) -> _Running:
+        ready: Future[_Running] = Future()
+        thread = threading.Thread(target=self._run, args=(ready,), name="phygitals-async", daemon=True)
+        try:
+            thread.start()
+        except BaseException:  # Whatever it raises: where the thread has started, the next call finds its loop.
+            if thread.ident is not None:
+                ready.result()
+            raise
+        return ready.result()
+
+    def _begin(self, running: _Running, call: WaitedCall[Any]) -> None:
+        # Such as which async library runs: a caller within trio has set that too.
+        for variable, value in running.context.items():
+            call.context.run(variable.set, value)
+        if not soon(running.loop, running.begin, call):
+            call.refuse(closed())
 
     def _run(self, ready: Future[_Running]) -> None:
         try:
-            anyio.run(self._serve, ready)
+            Context().run(anyio.run, self._serve, ready)
         except BaseException as error:  # noqa: BLE001 - who waits for the loop is told, or it was an end of programs.
-            self._note_crash(ready, error)
-
-    def _note_crash(self, ready: Future[_Running], error: BaseException) -> None:
-        if not ready.done():
-            ready.set_exception(error)
-            return
-        # Such as `SystemExit`: whoever reads the bulk run that it came from meets it there.
-        self._is_over = True
-        logger.error("%s: its event loop was ended by %s", self._name, type(error).__name__)
+            if not ready.done():
+                ready.set_exception(error)
+                return
+            # Such as `SystemExit`: whoever reads the bulk run that it came from meets it there.
+            logger.error("%s: its event loop was ended by %s", self._name, type(error).__name__)
+        # Nothing else would: the loop has dropped what came too late, or was ended in the middle of its work.
+        for call in tuple(self._calls):
+            call.abandon()
 
     async def _serve(self, ready: Future[_Running]) -> None:
         stopped = anyio.Event()
         loop = get_running_loop()
+        async with TaskGroup() as group:
 
-        def stop() -> None:
-            with suppress(RuntimeError):  # It has ended.
-                loop.call_soon_threadsafe(stopped.set)
+            def begin(call: WaitedCall[Any]) -> None:
+                if self._is_over:
+                    call.refuse(closed())
+                else:
+                    group.create_task(call.run(), context=call.context)
 
-        async with BlockingPortal() as portal:
-            ready.set_result(_Running(portal, loop, threading.current_thread(), stop))
-            await stopped.wait()
+            stop = functools.partial(soon, loop, stopped.set)
+            self._running = _Running(loop, threading.current_thread(), copy_context(), begin, stop)
+            ready.set_result(self._running)
+            try:
+                if not self._is_over:
+                    await stopped.wait()
+            finally:
+                self._is_over = True
         await self._at_end()
 
-    def _tell_of(self, call: _Call[Any], interrupt: BaseException) -> None:
+    def _tell_of(self, call: WaitedCall[Any], interrupt: BaseException) -> None:
         """Let the interrupt tell what came of the call."""
         error, call.error = call.error, None
         if error is None:
             if told := self._tell(call.result):
                 interrupt.add_note(f"the call had been answered by then: {told}")
         elif isinstance(error, CancelledError):
-            _hand_on_notes(error, interrupt)
+            hand_on_notes(error, interrupt)
         else:
             interrupt.__cause__ = error
-
-    def _if_running(self) -> _Running | None:
-        ready = self._ready
-        return None if ready is None or not ready.done() or ready.exception() is not None else ready.result()
-
-
-def _hand_on_notes(error: BaseException, to: BaseException) -> None:
-    for note in getattr(error, "__notes__", ()):
-        to.add_note(note)

@@ -67,9 +67,7 @@ class Deadlines:
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 raise
         finally:
-            self._watches.discard(watch)
-            if watch.expired:
-                task.uncancel()
+            self._forget(watch)
         raise DeadlineExceeded.after(seconds)
 
     def stop(self) -> None:
@@ -77,6 +75,11 @@ class Deadlines:
         if self._timer is not None and not self._watches:
             self._timer.cancel()
             self._timer, self._rings = None, math.inf
+
+    def _forget(self, watch: _Watch) -> None:
+        self._watches.discard(watch)
+        if watch.expired:
+            watch.task.uncancel()
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, rings: float) -> None:
         if self._timer is not None:

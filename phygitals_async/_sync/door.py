@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Any, Final, NoReturn, ParamSpec, Self, TypeVar, cast
 
 from phygitals_async import client
+from phygitals_async._api.arguments import check_user_ids
 from phygitals_async._bulk import fan_out
-from phygitals_async._calls.answers import Answer, take
+from phygitals_async._calls.answers import Answer, check_method, take
 from phygitals_async._loop.background import Background
-from phygitals_async._sync.streams import FanOut
+from phygitals_async._sync.streams import FanOut, plain
 from phygitals_async.errors import ClientClosed
 from phygitals_async.models import Purchase, Sellback, ShippingRequest, StartedPurchase
 
@@ -64,13 +65,18 @@ class Door:
         """Call one of the client's methods, and return what it returns with the status, headers and time it took.
 
         Such as `answer = api.call_with_response(api.get_inventory, "user_abc123")`: `answer.value` is the inventory. An
-        error is raised as by the method itself: it has its own status and attempts.
+        error is raised as by the method itself: with its `attempts`, and with the `status` where it is about an
+        answer's.
 
         Args:
-            method: A method of this client.
+            method: A method of this client that makes one call, or one purchase; not a bulk run, nor `watch_order`.
             *args: What it takes.
             **kwargs: The same, by name.
+
+        Raises:
+            InvalidArgumentError: `method` is something else, such as the result of a call. Nothing was sent.
         """
+        check_method(self, method)
         began = time.monotonic()
         # The call is made in a copy of this context.
         with take() as taken:
@@ -97,13 +103,16 @@ class Door:
             raise
 
     def _stream(self, start: Callable[[AsyncIterable[K]], fan_out.FanOut[K, V]], keys: Iterable[K]) -> FanOut[K, V]:
-        return FanOut(self, self._background.call, start, keys)
+        check_user_ids(keys)
+        return FanOut(self, self._background, start, plain(keys))
 
     def _iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
         async def step() -> object:
             return await anext(source, _END)
 
-        while (value := self._background.call(step)) is not _END:
+        # In a fork too, which cannot go on with it, and is told so.
+        background = self._background
+        while (value := background.call(step)) is not _END:
             yield cast("T", value)
 
 
@@ -111,8 +120,15 @@ def own(values: T) -> T:
     """Read an iterable here and now: in the loop's thread, what it reads from may refuse or break.
 
     What is no collection of ids is left to the client to refuse.
+
+    Raises:
+        InvalidArgumentError: Only an event loop can read it.
     """
-    return values if isinstance(values, str | bytes) or not isinstance(values, Iterable) else cast("T", list(values))
+    return values if isinstance(values, str | bytes) else cast("T", _listed(values))
+
+
+def _listed(values: object) -> object:
+    return list(plain(values)) if isinstance(values, Iterable | AsyncIterable) else values
 
 
 def _worth_telling(result: object) -> str:

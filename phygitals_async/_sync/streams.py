@@ -15,6 +15,7 @@ import anyio
 from phygitals_async._bulk import fan_out
 from phygitals_async._bulk.keys import END, End, Skipped, Source
 from phygitals_async._bulk.outcomes import Outcome
+from phygitals_async._loop.background import Background
 from phygitals_async.errors import ClientClosed, InvalidArgumentError
 from phygitals_async.progress import Progress
 
@@ -38,6 +39,8 @@ class FanOut(Generic[K, V]):
     cursor or a session, need not be made for several threads, and may use the client. Outcomes wait while a key is
     long in coming.
 
+    It belongs to the process that made it: in a fork, reading it is refused, and leaving it does nothing.
+
     Attributes:
         progress: Counts of the run so far, readable from any thread.
 
@@ -48,24 +51,23 @@ class FanOut(Generic[K, V]):
     def __init__(
         self,
         owner: object,
-        call: Callable[..., Any],
+        background: Background,
         start: Callable[[AsyncIterable[K]], fan_out.FanOut[K, V]],
         keys: Iterable[K],
     ) -> None:
-        self._source = Source(keys, distinct=False)
-        if self._source.is_async:
-            msg = f"the sync client reads plain iterables of keys, not {type(keys).__name__}"
-            raise InvalidArgumentError(msg)
+        self._source = Source(plain(keys), distinct=False)
         # As long as there is a run, the client is not forgotten.
         self._owner = owner
-        self._call = call
+        self._background = background
         self._keys = _Keys(self._source)
         self._run = start(self._keys)
+        self._entered = False
         self._lock = threading.RLock()
         self.progress: Progress = self._run.progress
 
     def __enter__(self) -> Self:
-        self._call(self._run.__aenter__)
+        self._background.call(self._run.__aenter__)
+        self._entered = True
         return self
 
     def __exit__(
@@ -81,14 +83,19 @@ class FanOut(Generic[K, V]):
         return self
 
     def __next__(self) -> Outcome[K, V]:
+        # Before a lock that another thread may have held at the fork, and before a key is read.
+        self._background.check_process()
+        if not self._entered:
+            msg = "enter the bulk run first: with ... as outcomes"
+            raise RuntimeError(msg)
         with self._lock:
             while True:
                 keys = (self._source.take(),) if self._keys.is_wanted else ()
-                outcome = self._call(self._step, *keys)
+                outcome = self._background.call(self._step, *keys)
                 if outcome is END:
                     raise StopIteration
                 if outcome is not _WANTED:
-                    return outcome  # type: ignore[no-any-return]
+                    return outcome
 
     async def _step(self, *keys: K | End | Skipped) -> Outcome[K, V] | End | _Wanted:
         self._keys.give(keys)
@@ -103,13 +110,27 @@ class FanOut(Generic[K, V]):
         return _WANTED
 
     def _leave(self, leave: Callable[..., Any], *about: object) -> None:
+        if self._background.is_inherited:
+            return
         try:
             # Where the client was closed, the run has ended with its loop.
             with suppress(ClientClosed):
-                self._call(leave, *about)
+                self._background.call(leave, *about)
         finally:
             with self._lock:
                 self._source.close()
+
+
+def plain(values: Iterable[K] | AsyncIterable[K]) -> Iterable[K]:
+    """Return what a thread can read of `values`; a lazy query may be made for event loops too.
+
+    Raises:
+        InvalidArgumentError: Only an event loop can read them.
+    """
+    if not isinstance(values, Iterable):
+        msg = f"the sync client reads plain iterables, not {type(values).__name__}: give it a list, or a generator"
+        raise InvalidArgumentError(msg)
+    return iter(values) if isinstance(values, AsyncIterable) else values
 
 
 class _Keys(Generic[K]):
@@ -138,13 +159,13 @@ class _Keys(Generic[K]):
         return self
 
     async def __anext__(self) -> K:
-        self._arrived = anyio.Event()
+        arrived = self._arrived = anyio.Event()
         self.is_wanted = True
         if self.stop_waiting is not None:
             self.stop_waiting()
-        await self._arrived.wait()
+        await arrived.wait()
         key = self._given.popleft()
         if key is END:
             self._source.raise_failure()
             raise StopAsyncIteration
-        return key  # type: ignore[return-value]
+        return key  # type: ignore[return-value]  # No key is skipped where all are wanted.

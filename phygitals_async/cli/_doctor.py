@@ -26,7 +26,7 @@ from phygitals_async import (
     Response,
     RetryPolicy,
 )
-from phygitals_async._api.wire import parse_date
+from phygitals_async._api.headers import parse_date
 from phygitals_async.cli._client import Connection, Remembering, connects, transport
 from phygitals_async.cli._endings import Exit, plain, say
 from phygitals_async.cli._errors import status_of

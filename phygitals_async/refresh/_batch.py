@@ -15,7 +15,7 @@ from phygitals_async.refresh._store import Run, StoredUser
 _LONGEST_ID: Final = 2000
 
 
-@frozen
+@frozen(eq=False)
 class Batch:
     """What the next commit is going to hold.
 

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import attrs
 from attrs import Factory, define, field, frozen
 
+from phygitals_async._checks import shown
+from phygitals_async.errors import ConfigurationError
 
-def _rate(_instance: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not 0 < value < math.inf:
-        msg = f"{attribute.name} must be above 0 and finite, not {value}"
-        raise ValueError(msg)
-
-
-def _at_least_one(_instance: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not value >= 1:
-        msg = f"{attribute.name} must be at least 1, not {value}: a request takes a whole token"
-        raise ValueError(msg)
+_Check: TypeAlias = Callable[[object, "attrs.Attribute[Any]", Any], None]
 
 
-def _stage(_instance: object, attribute: attrs.Attribute[timedelta | None], value: timedelta | None) -> None:
-    if value is not None and value <= timedelta(0):
-        msg = f"{attribute.name} must be longer than 0, not {value}; None keeps orders queued"
-        raise ValueError(msg)
+def _must_be(what: str, is_good: Callable[[Any], bool]) -> _Check:
+    """Return what refuses a value of an option at once: the sandbox would fail at some later request."""
+
+    def check(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not is_good(value):
+            given = value if isinstance(value, timedelta) else shown(value)
+            msg = f"{attribute.name} must be {what}, not {given}"
+            raise ConfigurationError(msg)
+
+    return check
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_ids(value: object) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, str | bytes)
+
+
+_COUNT: Final = _must_be(
+    "a whole number of at least 0", lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0
+)
+_FLAG: Final = _must_be("a bool", lambda value: isinstance(value, bool))
 
 
 @frozen
@@ -38,13 +51,22 @@ class RateLimit:
         per_second: Requests per second that are answered: above 0, and finite.
         burst: The most that are answered at once, at least 1; by default as many as in one second.
         retry_after: Whether a 429 says how many seconds to wait.
+
+    Raises:
+        ConfigurationError: A value is not one of these.
     """
 
-    per_second: float = field(validator=_rate)
-    burst: float = field(
-        default=Factory(lambda self: max(1.0, self.per_second), takes_self=True), validator=_at_least_one
+    per_second: float = field(
+        validator=_must_be("above 0 and finite", lambda value: _is_number(value) and 0 < value < math.inf)
     )
-    retry_after: bool = True
+    burst: float = field(
+        # It is made before anything is checked.
+        default=Factory(
+            lambda self: max(1.0, self.per_second) if _is_number(self.per_second) else 1.0, takes_self=True
+        ),
+        validator=_must_be("at least 1", lambda value: _is_number(value) and value >= 1),
+    )
+    retry_after: bool = field(default=True, validator=_FLAG)
 
 
 @define
@@ -76,25 +98,51 @@ class SandboxOptions:
         server_errors: How many requests answer the documented 500 of their operation instead of acting; those of an
             operation without one do not count.
         rate_limit: A limit on requests.
+
+    Raises:
+        ConfigurationError: A value is of another kind, or out of its range.
     """
 
-    pending_polls: int = 0
-    empty_polls: int = 0
-    fail_purchases: bool = False
-    lock_sellbacks: int = 0
-    busy_sellbacks: int = 0
-    fail_sellbacks: int = 0
-    price_factor: Decimal = Decimal(1)
-    order_stage: timedelta | None = field(default=None, validator=_stage)
-    cancel_orders: bool = False
-    fail_orders: bool = False
-    countries: frozenset[str] | None = None
-    reject_addresses: int = 0
-    suggestion: Mapping[str, Any] | None = None
-    fail_shipping: int = 0
-    unshippable: set[str] = field(factory=set)
-    server_errors: int = 0
-    rate_limit: RateLimit | None = None
+    pending_polls: int = field(default=0, validator=_COUNT)
+    empty_polls: int = field(default=0, validator=_COUNT)
+    fail_purchases: bool = field(default=False, validator=_FLAG)
+    lock_sellbacks: int = field(default=0, validator=_COUNT)
+    busy_sellbacks: int = field(default=0, validator=_COUNT)
+    fail_sellbacks: int = field(default=0, validator=_COUNT)
+    price_factor: Decimal = field(
+        default=Decimal(1),
+        validator=_must_be("a Decimal, such as Decimal('0.9')", lambda value: isinstance(value, Decimal)),
+    )
+    order_stage: timedelta | None = field(
+        default=None,
+        validator=_must_be(
+            "a timedelta longer than 0, or None to keep orders queued",
+            lambda value: value is None or (isinstance(value, timedelta) and value > timedelta(0)),
+        ),
+    )
+    cancel_orders: bool = field(default=False, validator=_FLAG)
+    fail_orders: bool = field(default=False, validator=_FLAG)
+    countries: frozenset[str] | None = field(
+        default=None,
+        validator=_must_be("a set of countries, or None for any", lambda value: value is None or _is_ids(value)),
+    )
+    reject_addresses: int = field(default=0, validator=_COUNT)
+    suggestion: Mapping[str, Any] | None = field(
+        default=None,
+        validator=_must_be(
+            "a dict of the parts of an address, or None", lambda value: value is None or isinstance(value, Mapping)
+        ),
+    )
+    fail_shipping: int = field(default=0, validator=_COUNT)
+    unshippable: set[str] = field(factory=set, validator=_must_be("a set of item ids", _is_ids))
+    server_errors: int = field(default=0, validator=_COUNT)
+    rate_limit: RateLimit | None = field(
+        default=None,
+        validator=_must_be(
+            "a RateLimit, such as RateLimit(per_second=5)",
+            lambda value: value is None or isinstance(value, RateLimit),
+        ),
+    )
 
     def use_up(self, name: str) -> bool:
         """Whether the count `name` was above zero; it is one lower afterwards."""

@@ -16,8 +16,9 @@ import msgspec
 
 from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_async._api.operation import Operation
+from phygitals_async._checks import shown
 from phygitals_async._structuring.converter import build_converter
-from phygitals_async.errors import ServerError
+from phygitals_async.errors import ConfigurationError, ServerError
 from phygitals_async.models import Attribute, Content, Item, ItemSource, Pack
 from phygitals_async.sandbox.answers import Answers, feed_value
 from phygitals_async.sandbox.catalogue import CDN, Listing, PackStock, default_catalogue, item_id
@@ -50,6 +51,9 @@ class Sandbox:
         clock: Returns the time now, UTC; replace it to move time in a test, or use `advance`.
         seed: Makes what it invents and draws repeatable.
         options: What only production does.
+
+    Raises:
+        ConfigurationError: `options` are no `SandboxOptions`.
     """
 
     def __init__(
@@ -63,7 +67,7 @@ class Sandbox:
         self._ahead = timedelta(0)
         self._rng = random.Random(seed)  # noqa: S311 - what it draws must be repeatable, not unguessable.
         self._stocks = {stock.pack.id: stock for stock in default_catalogue(self._rng)}
-        self._ledger = Ledger(self.now, self._rng, options or SandboxOptions())
+        self._ledger = Ledger(self.now, self._rng, SandboxOptions() if options is None else _checked(options))
         self._bucket: TokenBucket | None = None
         self._converter = build_converter()
         self._routes = [(operation, _path_pattern(operation)) for operation in OPERATIONS]
@@ -75,7 +79,7 @@ class Sandbox:
 
     @options.setter
     def options(self, options: SandboxOptions) -> None:
-        self._ledger.options = options
+        self._ledger.options = _checked(options)
 
     @property
     def packs(self) -> tuple[Pack, ...]:
@@ -215,6 +219,13 @@ class Sandbox:
     def _json(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> Response:
         content_type = {"content-type": "application/json; charset=utf-8"}
         return Response(status, {**content_type, **(headers or {})}, self._converter.dumps(body))
+
+
+def _checked(options: SandboxOptions) -> SandboxOptions:
+    if not isinstance(options, SandboxOptions):
+        msg = f"options must be SandboxOptions(...), not {shown(options)}"
+        raise ConfigurationError(msg)
+    return options
 
 
 def _path_pattern(operation: Operation[Any]) -> re.Pattern[str]:

@@ -30,7 +30,7 @@ from phygitals_async import (
     UserNotFound,
     build_converter,
 )
-from phygitals_async._api.wire import parse_retry_after
+from phygitals_async._api.headers import parse_retry_after
 from phygitals_transports import MemoryTransport
 from structuring_support import with_nulls
 from support import ONCE, fixture_bytes, fixture_json
@@ -684,3 +684,39 @@ async def test_an_answer_in_which_nothing_is_right_stays_printable_and_short() -
     assert len(error.problems) == 5000
     assert len(str(error)) < 1000
     assert str(error).isprintable()
+
+
+# Purchases
+
+
+RESULT = {"session_id": "s", "user_id": "u"}
+ITEM = {"id": "i", "buyback_price": 8.5, "content": {"metadata": {"name": "n", "image": None}}}
+
+
+async def _purchase(body: object) -> object:
+    transport = MemoryTransport(lambda _: Response(200, {}, json.dumps(body).encode()))
+    async with PhygitalsClient(transport, api_key=KEY, retry=ONCE) as api:
+        return await api.get_purchase("s")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "pending", "error": ""},
+        {"result": {**RESULT, "nfts": []}, "error": ""},
+        {"result": RESULT, "error": None},
+    ],
+)
+async def test_an_empty_error_fails_no_purchase(body: object) -> None:
+    """A living purchase that is called failed invites a second one."""
+    assert await _purchase(body) is None
+
+
+@pytest.mark.parametrize("failure", [{"error": "mint failed"}, {"status": "failed"}])
+async def test_a_purchase_is_not_both_fulfilled_and_failed(failure: dict[str, str]) -> None:
+    """Nobody can tell which of the two is true."""
+    with pytest.raises(DecodeError, match="both fulfilled and failed") as caught:
+        await _purchase({"result": {**RESULT, "nfts": [ITEM]}, **failure})
+    assert caught.value.problems == ("$.result: contradicts error or status",)
+    with pytest.raises(TransactionFailed):
+        await _purchase({"result": {**RESULT, "nfts": []}, **failure})

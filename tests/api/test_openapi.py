@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import importlib.util
 import json
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from types import ModuleType
 from typing import Any, Final
 
 import pytest
@@ -30,7 +28,7 @@ from phygitals_async import Destination, ItemSource, PhygitalsClient, Sandbox
 from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_transports import MemoryTransport
 from phygitals_transports.aiohttp_server import serve
-from support import ROOT, fixture_json
+from support import ROOT, fixture_json, script
 
 DOCUMENT: Final = ROOT / "docs" / "openapi.json"
 HEADERS: Final = {"X-API-Key": "sandbox-test"}
@@ -41,16 +39,6 @@ def load() -> dict[str, Any]:
     """Return the document as it stands in the project."""
     document: dict[str, Any] = json.loads(DOCUMENT.read_text())
     return document
-
-
-def builder() -> ModuleType:
-    """Return the script that writes the document, imported by its path."""
-    spec = importlib.util.spec_from_file_location("build_openapi", ROOT / "scripts" / "build_openapi.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def operations() -> dict[str, dict[str, Any]]:
@@ -68,9 +56,9 @@ def operations() -> dict[str, dict[str, Any]]:
 
 def test_it_is_up_to_date() -> None:
     """The file is what the script would write now: run `make openapi` after a change of the declarations."""
-    script = builder()
-    assert script.TARGET == DOCUMENT
-    assert DOCUMENT.read_text() == script.render()
+    build = script("build_openapi")
+    assert build.TARGET == DOCUMENT
+    assert DOCUMENT.read_text() == build.render()
 
 
 def test_it_is_valid() -> None:

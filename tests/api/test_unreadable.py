@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
@@ -148,6 +149,20 @@ async def test_bulk_lookups_keep_too() -> None:
     assert (len(outcome.value.items), len(outcome.value.unreadable)) == (1, 1)
 
 
+async def test_what_is_kept_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One warning for each answer: the operation and how many rows, and nothing of what is in them."""
+    async with client(an_inventory("worth a fortune"), "keep") as api:
+        await api.get_inventory("user_abc123")
+        assert caplog.messages == ["get_inventory: unreadable rows left out of an answer: 1"]
+        await api.get_inventories(["user_abc123"])
+    assert [(record.name, record.levelname) for record in caplog.records] == [("phygitals_async", "WARNING")] * 2
+    caplog.clear()
+    async with client(an_inventory()) as api:
+        with pytest.raises(DecodeError):
+            await api.get_inventory("user_abc123")
+    assert caplog.messages == []
+
+
 async def test_a_failed_bulk_lookup_has_its_part() -> None:
     """Unasked, it is in the error."""
     async with client(an_inventory()) as api:
@@ -269,3 +284,24 @@ def test_any_other_choice_is_refused(value: Any) -> None:
     """Before anything is sent, and without showing what was given."""
     with pytest.raises(ConfigurationError, match=r"^on_unreadable must be 'refuse' or 'keep'$"):
         client({}, value)
+
+
+async def test_what_the_api_itself_calls_unreadable_is_ignored() -> None:
+    """It is this library's word: nothing that came off the wire may pass for it, or show a key."""
+    row = {"path": "$", "problems": [], "raw": "sandbox-0123456789"}
+    body = json.dumps({"user_id": "user_abc123", "items": [], "unreadable": [row]}).encode()
+    transport = MemoryTransport(lambda _: Response(200, {}, body))
+    async with PhygitalsClient(transport, api_key="sandbox-0123456789", on_unreadable="keep") as api:
+        assert (await api.get_inventory("user_abc123")).unreadable == ()
+
+
+def test_the_key_in_a_row_that_can_be_read_is_in_no_traceback() -> None:
+    """Error reporters show the locals of every frame."""
+    plain = an_inventory()
+    plain["items"][1]["content"]["metadata"]["name"] = KEY
+    wire = Wire(resolve_settings(KEY, None, None, "/api/v1"), build_converter(), {})
+    with pytest.raises(DecodeError) as caught:
+        wire.decode(GET_INVENTORY, {"user_id": "user_abc123"}, Response(200, {}, json.dumps(plain).encode()))
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    # Not the frame of this test, which has the key.
+    assert KEY not in "".join(line for line in shown.format() if __file__ not in line)

@@ -23,6 +23,7 @@ from phygitals_async import (
     Failed,
     FanOut,
     Found,
+    InvalidArgumentError,
     NotAttempted,
     Outcome,
     PhygitalsClient,
@@ -199,6 +200,18 @@ def test_a_key_is_hopeless_once_it_has_failed_for_as_long_as_patience() -> None:
     outages.failed(one, 200.0, None, is_limit=False)
     assert not outages.is_hopeless(one, 309.9)
     assert outages.is_hopeless(one, 310.0)
+
+
+def test_in_a_real_outage_whoever_has_to_wait_for_a_later_answer_is_innocent_too() -> None:
+    """The first answer left before they failed. It ended the outage, but whose fault it was is known."""
+    outages: Outages[int] = Outages(300)
+    fail(outages, range(12))
+    outages.probed_in_vain()
+    retried, failed = outages.answered(5)
+    assert (keys_of(retried), failed) == ([0, 1, 2, 3, 4], [])
+    assert not outages.ongoing
+    retried, failed = outages.answered(100)
+    assert (keys_of(retried), failed) == (list(range(5, 12)), [])
 
 
 def test_an_answer_ends_an_outage_of_which_no_suspect_is_left() -> None:
@@ -851,6 +864,54 @@ async def test_a_client_that_is_closed_ends_an_outage(answered: int, retries: in
         failed = failures(await take_all(api.stream_inventories(ids, limit=4), ids))
         assert {type(error) for error in failed.values()} == {ClientClosed}
         assert anyio.current_time() - before < 10
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_was_long_in_coming_ends_an_outage_at_once() -> None:
+    """Whoever waits for its end goes on, and not only when the pause before the next probe is over; nobody is lost."""
+    began = anyio.current_time()
+    started: list[tuple[int, float]] = []
+    answers_at = 20.0
+
+    async def fetch(key: int) -> int:
+        now = anyio.current_time() - began
+        started.append((key, now))
+        if key == 5:
+            await anyio.sleep(max(answers_at - now, 0))
+        elif now < answers_at - 0.001:
+            await anyio.sleep(0.01)
+            raise ServerError(status=502)
+        else:
+            await anyio.sleep(100)
+        return key
+
+    outcomes = await take_all(fan_out(fetch, range(200), limit=4), range(200))
+    assert failures(outcomes) == {}
+    # Its own worker and those that waited; the fourth is the one that probes.
+    at_once = [key for key, moment in started if moment == pytest.approx(answers_at)]
+    assert len(at_once) == 3
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("sick", [["u99"], ["u98", "u99"]])
+async def test_one_or_two_sick_keys_at_the_end_cost_nothing_more(sick: list[str]) -> None:
+    """Neither a probe nor a second lookup."""
+    server = Server(sick=sick)
+    ids = users(100)
+    outcomes = await take_all(client(server).stream_inventories(ids, limit=1), ids)
+    assert set(failures(outcomes)) == set(sick)
+    assert server.asked == Counter({**dict.fromkeys(ids, 1), **dict.fromkeys(sick, 3)})
+
+
+@pytest.mark.anyio
+async def test_keys_that_cannot_be_sent_show_nothing_of_the_server() -> None:
+    """Every other id is no id: an outage is found out all the same."""
+    server = Server((1, 11))
+    keys = [key for user in users(1000) for key in (user, "..")]
+    async with client(server).stream_inventories(keys, limit=4) as run:
+        outcomes = [outcome async for outcome in run]
+    assert Counter(outcome.key for outcome in outcomes) == Counter(keys)
+    assert Counter(type(o.error) for o in outcomes if isinstance(o, Failed)) == {InvalidArgumentError: 1000}
 
 
 @pytest.mark.anyio

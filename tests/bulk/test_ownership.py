@@ -683,6 +683,30 @@ async def test_a_bug_in_a_lookup_is_raised_where_the_run_is_left() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_bug_in_a_lookup_ends_the_others_at_once(reads: bool) -> None:
+    """Nobody waits for lookups of a run that has failed."""
+    ended: list[float] = []
+
+    async def fetch(key: int) -> int:
+        if key == 3:
+            await anyio.sleep(1)
+            raise ZeroDivisionError
+        try:
+            await anyio.sleep(1000)
+        finally:
+            ended.append(anyio.current_time())
+        return key
+
+    async with unharmed():
+        before = anyio.current_time()
+        with pytest.raises(ZeroDivisionError):
+            async with fan_out(fetch, numbers(), limit=4) as run:
+                await (read(run) if reads else anyio.sleep(10))
+        assert [moment - before for moment in ended] == [1, 1, 1]
+
+
+@pytest.mark.anyio
 async def test_a_bug_in_a_lookup_is_raised_to_every_consumer() -> None:
     """None of them takes the run for complete."""
     seen: list[type[BaseException]] = []
@@ -844,7 +868,9 @@ def test_a_run_of_a_loop_that_ended_can_still_be_ended(turns: int) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_in_a_lookup_ends_the_program_as_everywhere(error: type[BaseException]) -> None:
+def test_an_interrupt_in_a_lookup_ends_the_program_as_everywhere(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
     """It comes out of `asyncio.run`, and every lookup has ended by then."""
     lookups = Lookups(clean_up=5)
 
@@ -860,6 +886,9 @@ def test_an_interrupt_in_a_lookup_ends_the_program_as_everywhere(error: type[Bas
 
     assert type(ended_in_time(main)) is error
     assert lookups.running == 0
+    # Nor does asyncio say later that nobody asked a worker how it ended; of `main` it does, as of everybody's.
+    gc.collect()
+    assert not [record for record in caplog.records if "spawn" in record.getMessage()]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

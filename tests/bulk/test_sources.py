@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from phygitals_async import (
     UserNotFound,
     fan_out,
 )
-from virtual import no_task_left, settle
+from virtual import VirtualLoop, no_task_left, run_virtually, settle
 
 SOURCE_ERRORS = [ZeroDivisionError("source"), UserNotFound(status=404), ExceptionGroup("source", [OSError()])]
 
@@ -166,3 +167,35 @@ async def test_a_stalled_source_with_a_limit_of_one() -> None:
         await send.aclose()
         with pytest.raises(StopAsyncIteration):
             await anext(outcomes)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nobody_looks_again_and_again_whether_a_stalled_source_goes_on(fails: bool) -> None:
+    """For as long as an hour, nor while a lookup that was made before takes so long."""
+    stalled = anyio.Event()
+
+    async def keys() -> AsyncIterator[int]:
+        for key in range(3):
+            yield key
+        stalled.set()
+        await anyio.sleep(3600)
+
+    async def fetch(key: int) -> int:
+        if fails and key == 0:
+            raise ServerError(status=502)
+        if fails and key > 0:
+            await anyio.sleep(3600)
+        return key
+
+    async def main() -> None:
+        loop = cast("VirtualLoop", asyncio.get_running_loop())
+        async with anyio.create_task_group() as group:
+            group.start_soon(drain, fan_out(fetch, keys(), limit=3))
+            await stalled.wait()
+            await settle()
+            before = loop.timers
+            await anyio.sleep(3000)
+            assert loop.timers - before <= 2
+            group.cancel_scope.cancel()
+
+    run_virtually(main)

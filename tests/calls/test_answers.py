@@ -70,9 +70,6 @@ async def test_a_method_that_makes_several_calls() -> None:
     bought = await api.call_with_response(api.purchase, pack.id, 1, "a")
     assert bought.value.nfts
     assert (bought.status, bought.attempts) == (200, 4)
-    batch = await api.call_with_response(api.get_inventories, ["a", "nobody", "a"])
-    assert len(batch.value) == 3
-    assert batch.attempts == 1
 
 
 @pytest.mark.anyio
@@ -83,11 +80,42 @@ async def test_an_error_is_the_methods_own() -> None:
         await api.call_with_response(api.get_inventory, "nobody")
     assert (caught.value.status, caught.value.attempts) == (404, 1)
 
-    async def no_call() -> int:
+
+class OfOnesOwn(PhygitalsClient):
+    """A client with a method of somebody's own."""
+
+    async def nothing(self) -> int:
+        """Make no call."""
         return 5
 
-    with pytest.raises(InvalidArgumentError, match="made no call"):
-        await api.call_with_response(no_call)
+
+@pytest.mark.anyio
+async def test_what_is_no_method_that_makes_one_call_is_refused() -> None:
+    """Nothing is sent, and the text says what is meant; a coroutine is closed, and leaves no warning."""
+    transport = answering()
+    api, other = OfOnesOwn(transport, api_key=KEY), PhygitalsClient(transport, api_key=KEY)
+    given: list[tuple[Any, str]] = [
+        (api.get_inventories, "get_inventories, which has no one answer to tell of"),
+        (api.stream_inventories, "stream_inventories, which has"),
+        (api.watch_order, "watch_order, which has"),
+        (api.call_with_response, "call_with_response, which has"),
+        (api.aclose, "aclose, which has"),
+        (api.list_packs(), "the coroutine of a call: leave out the parentheses"),
+        (other.list_packs, "a method, which is none"),
+        (print, "a builtin_function_or_method, which is none"),
+        ("list_packs", "a text, which is none"),
+        (None, "None, which is none"),
+    ]
+    for method, text in given:
+        with pytest.raises(InvalidArgumentError) as caught:
+            await api.call_with_response(method, ["a"])
+        assert str(caught.value).startswith(
+            "call_with_response takes a method of this client that makes one call, and "
+        )
+        assert f"call_with_response(api.get_inventory, 'user_abc123'); it was given {text}" in str(caught.value)
+    with pytest.raises(InvalidArgumentError, match="what it was given made none"):
+        await api.call_with_response(api.nothing)
+    assert transport.sent == []
 
 
 @pytest.mark.anyio
@@ -114,3 +142,7 @@ def test_the_sync_client_tells_it_too() -> None:
         assert (answer.status, answer.attempts) == (200, 1)
         assert answer.headers["content-type"].startswith("application/json")
         assert answer.seconds > 0
+        given: tuple[Any, ...] = (api.get_inventories, api.close, [], print)
+        for method in given:
+            with pytest.raises(InvalidArgumentError, match="a method of this client that makes one call"):
+                api.call_with_response(method)

@@ -338,7 +338,7 @@ def test_a_part_of_a_key_is_as_hidden_as_the_whole() -> None:
 async def test_a_refused_key_says_where_it_was_refused() -> None:
     """A mistyped sandbox key looks like one of production."""
     api = PhygitalsClient(MemoryTransport(lambda _: Response(401, {}, b"{}")), api_key="sanbox-a")
-    with pytest.raises(AuthenticationError, match="set up for production"):
+    with pytest.raises(AuthenticationError, match=r"set up for production, at https://api\.phygitals\.com/api/v1$"):
         await api.list_packs()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -59,3 +61,24 @@ async def test_an_outage_of_which_no_key_is_left_is_over() -> None:
         workers._triage.outages.begin(0.0)
         await workers._probe()
         assert not workers._triage.outages.ongoing
+
+
+@pytest.mark.anyio
+async def test_a_key_that_was_read_and_not_looked_up_probes_best() -> None:
+    """It may be answered where those that failed are at fault themselves."""
+
+    async def fetch(key: int) -> int:
+        return key
+
+    async def keys() -> AsyncIterator[int]:
+        await anyio.sleep_forever()
+        yield 0
+
+    async with fan_out(fetch, keys(), limit=1) as run:
+        workers = run._workers
+        workers.queues.reserve()
+        workers.queues.keys.append(7)
+        workers._triage.outages.begin(0.0)
+        await workers._probe()
+        assert not workers._triage.outages.ongoing
+        assert (await anext(run)).key == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 
@@ -25,10 +26,11 @@ from phygitals_async import (
     Sandbox,
     Sent,
     UserNotFound,
+    fan_out_all,
 )
 from phygitals_transports import MemoryTransport
 from support import ONCE
-from virtual import virtual_backend
+from virtual import VirtualLoop, virtual_backend
 
 anyio_backend = virtual_backend
 
@@ -156,3 +158,40 @@ async def test_one_deadline_covers_both(stalling: str, error: type[PhygitalsErro
     with pytest.raises(error):
         await api.sell_back(it.mine, owner="me")
     assert anyio.current_time() - began == pytest.approx(5 if error is DeadlineExceeded else 10)
+
+
+@pytest.mark.anyio
+async def test_in_a_bulk_run_the_wait_for_a_turn_takes_nothing_from_the_call() -> None:
+    """The time of the look, and so of the sale, begins when the look has its turn."""
+    sandbox = Sandbox(seed=1)
+    items = [sandbox.add_item("me", name="Mike Trout Base", buyback_price=Decimal(1)).id for _ in range(20)]
+    api = PhygitalsClient(MemoryTransport(sandbox), api_key="sandbox-test", deadline=1, rate=10)
+    batch = await fan_out_all(lambda item: api.sell_back(item, owner="me"), items)
+    # The sale itself moves money, and waits no longer than its deadline allows.
+    assert {type(failed.error) for failed in batch.failed} <= {DeadlineExceeded}
+    assert {failed.error.sent for failed in batch.failed} <= {Sent.NEVER}
+    assert len((await api.get_inventory("me")).items) == len(batch.failed)
+    assert len(batch.found) > len(items) / 2
+
+
+def test_a_look_that_took_all_the_time_is_a_deadline_that_passed() -> None:
+    """A handler that blocks the event loop past the deadline is cut short by nothing."""
+    loop = VirtualLoop()
+
+    async def main() -> None:
+        two = Two()
+
+        def blocking(request: Request) -> Response:
+            loop.pass_time(3)
+            return two.sandbox(request)
+
+        transport = MemoryTransport(blocking)
+        api = PhygitalsClient(transport, api_key="sandbox-test")
+        with pytest.raises(DeadlineExceeded, match="not sent within 2 s") as caught:
+            await api.sell_back(two.mine, owner="me", deadline=2)
+        assert caught.value.sent is Sent.NEVER
+        assert caught.value.operation == "sell_back"
+        assert len(transport.sent) == 1
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main())

@@ -377,6 +377,39 @@ def test_nothing_accepted_after_a_rest_in_the_ramp_halves_the_rate() -> None:
     assert before / 4 < pacer.rate < before
 
 
+def test_a_429_in_a_slow_stream_during_the_ramp_halves_the_rate() -> None:
+    """After a rest the bucket may have let them all in: what a client asks for is not what the server bears."""
+    pacer = Pacer()
+    burst(pacer, 20)
+    now = ramp(pacer, 5, 10.0) + 5.0
+    for _ in range(30):
+        now = ramp(pacer, 1, now) + 0.9
+    before = pacer.rate
+    assert before is not None
+    pacer.take(now)
+    assert pacer.throttled(now + 0.001, now, None)
+    leave(pacer, now + 0.1)
+    assert pacer.rate == pytest.approx(before / 2)
+
+
+@pytest.mark.parametrize("began", [0.5, 1000.0])
+def test_half_of_the_bucket_may_leave_at_once_after_a_pause_that_fills_it(began: float) -> None:
+    """Less one; also where the clock has been running for no longer than the pause."""
+    pacer = Pacer()
+    burst(pacer, 20, at=began)
+    now = ramp(pacer, 60, began)
+    pacer.take(now)
+    assert pacer.throttled(now + 0.001, now, min(now, 3.0))
+    now = pacer.resumes
+    at_once = 0
+    while pacer.due(now) <= now:
+        pacer.take(now)
+        at_once += 1
+    assert pacer.is_measured
+    # The moment that has come anyhow is one more.
+    assert at_once == (20 // 2 - 1) + 1
+
+
 def test_a_stray_429_in_a_slow_stream_does_not_cost_the_known_rate() -> None:
     """What a client asks for is not what the server bears."""
     run = known()

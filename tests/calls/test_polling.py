@@ -14,6 +14,7 @@ import pytest
 
 from phygitals_async import (
     AuthenticationError,
+    CertificateRefused,
     ClientClosed,
     ConfigurationError,
     ConnectError,
@@ -881,3 +882,23 @@ async def test_watching_takes_the_interval_given(jitter: list[tuple[float, float
     assert statuses == [OrderStatus.QUEUED, OrderStatus.FAILED]
     assert _pauses(times) == pytest.approx([3600.0] * 3)
     assert set(jitter) == {(0.75, 1.25)}
+
+
+@pytest.mark.parametrize(
+    "lasting", [CertificateRefused("expired"), ConfigurationError("wrong loop"), ConnectError("none")]
+)
+@pytest.mark.anyio
+async def test_a_purchase_that_was_started_is_never_said_to_be_unsent(lasting: PhygitalsError) -> None:
+    """Whoever buys again after an error that says *never sent* must not buy twice."""
+
+    def handler(request: Request) -> Response:
+        if request.url.endswith("/vm/buy/init"):
+            return Response(200, {}, json.dumps({"session_id": SESSION}).encode())
+        raise lasting
+
+    api = PhygitalsClient(MemoryTransport(handler), api_key="sandbox-test")
+    with pytest.raises(PurchasePending) as caught:
+        await api.purchase("pack", 1, "user_abc123", deadline=5)
+    assert caught.value.session_id == SESSION
+    assert caught.value.sent is not Sent.NEVER
+    assert type(caught.value.__cause__) is type(lasting)

@@ -14,7 +14,6 @@ import pytest
 from attrs import define
 
 from faults.cells import CALLS, GOOD_BODIES, GOOD_RESULTS, footprint, left_over
-from faults.server import GOOD, FaultServer, Peer, Received, Script, fault_server, http
 from phygitals_async import (
     AuthenticationError,
     Batch,
@@ -35,6 +34,8 @@ from phygitals_async import (
     fan_out,
 )
 from phygitals_async._api.endpoints import OPERATIONS
+from phygitals_async.conformance.peers import Peer, Received
+from phygitals_async.conformance.server import GOOD, FaultServer, Script, fault_server, http
 from phygitals_transports import AiohttpTransport, MemoryTransport
 from virtual import virtual_backend
 

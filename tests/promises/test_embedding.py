@@ -18,8 +18,9 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from faults.cells import footprint, left_over
-from faults.server import GOOD, FaultServer, Peer, Received, Script, fault_server
 from phygitals_async import Found, PhygitalsClient
+from phygitals_async.conformance.peers import Peer, Received
+from phygitals_async.conformance.server import GOOD, FaultServer, Script, fault_server
 from phygitals_transports import AiohttpTransport
 
 _KEY = "sandbox-embedded"

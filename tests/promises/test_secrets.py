@@ -41,6 +41,7 @@ from phygitals_async import (
     ServerError,
     Transport,
     UserNotFound,
+    build_converter,
 )
 from phygitals_transports import AiohttpTransport, MemoryTransport
 from phygitals_transports.aiohttp_server import serve
@@ -563,3 +564,28 @@ async def test_a_suggested_address_that_holds_the_key_is_none() -> None:
         with pytest.raises(AddressRejected) as caught:
             await api.quote_shipping(["a"], home)
     assert caught.value.suggestion is None
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.anyio
+async def test_what_a_hook_of_the_callers_says_of_a_value(keeps: bool, everything: Callable[[], Iterator[str]]) -> None:
+    """Python's own errors quote it, and a server may echo the key anywhere."""
+    converter = build_converter()
+    converter.register_structure_hook(datetime, lambda text, _: datetime.strptime(text, "%Y").replace(tzinfo=UTC))
+    response = Response(200, {}, b'{"user_id":"u","items":[{"id":"1","purchased_at":"%s"}]}' % ECHO)
+    async with PhygitalsClient(
+        MemoryTransport(lambda _: response),
+        api_key=CANARY,
+        converter=converter,
+        on_unreadable="keep" if keeps else "refuse",
+    ) as api:
+        if keeps:
+            (row,) = (await api.get_inventory("u")).unreadable
+            assert "does not match format" in str(row.problems)
+            assert_no_key([repr(row), *row.problems, row.raw, *texts_of_pickles(row)])
+        else:
+            error = await attempt(api)
+            assert isinstance(error, DecodeError)
+            assert "does not match format" in str(error.problems)
+            assert_no_key(texts_of_error(error))
+    assert_no_key(everything())

@@ -108,7 +108,7 @@ async def test_a_run_that_is_cancelled_while_it_waits_for_the_store(postgres: st
         await first.acquire()
         waiting = asyncio.create_task(second.acquire())
         query = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'advisory'"
-        while not await execute(postgres, query):
+        while not await execute(postgres, query):  # noqa: ASYNC110 - it is another process that says so.
             await asyncio.sleep(0.05)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):

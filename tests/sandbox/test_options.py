@@ -16,6 +16,7 @@ from phygitals_async import (
     AddressRejected,
     AuthenticationError,
     CardNotFound,
+    ConfigurationError,
     CountryNotSupported,
     Destination,
     ItemAlreadyShipped,
@@ -478,10 +479,12 @@ async def test_options_move_no_order_that_was_made(shop: Shop) -> None:
 @pytest.mark.parametrize("stage", [timedelta(0), -timedelta(microseconds=1), timedelta(days=-1)])
 def test_a_stage_takes_time(stage: timedelta) -> None:
     """No stage at all, and one that ends before it begins, is refused where it is set, and nothing is changed."""
-    with pytest.raises(ValueError, match=r"^order_stage must be longer than 0, not .*; None keeps orders queued$"):
+    with pytest.raises(
+        ValueError, match=r"^order_stage must be a timedelta longer than 0, or None .*, not (-1 day, .*|0:00:00)$"
+    ):
         SandboxOptions(order_stage=stage)
     options = SandboxOptions(order_stage=HOUR)
-    with pytest.raises(ValueError, match="order_stage must be longer than 0"):
+    with pytest.raises(ValueError, match="order_stage must be a timedelta longer than 0"):
         options.order_stage = stage
     assert options.order_stage == HOUR
     options.order_stage = None
@@ -687,6 +690,54 @@ async def test_items_that_cannot_be_shipped(shop: Shop) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------
+# What is no option
+
+
+_LIMIT: Final = RateLimit(5)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "text"),
+    [
+        ("rate_limit", 5, "a RateLimit, such as RateLimit(per_second=5), not 5"),
+        ("server_errors", "x", "a whole number of at least 0, not 'x'"),
+        ("server_errors", -1, ", not -1"),
+        ("fail_shipping", True, ", not True"),
+        ("pending_polls", 1.0, ", not 1.0"),
+        ("fail_purchases", 1, "a bool, not 1"),
+        ("price_factor", 0.9, "a Decimal, such as Decimal('0.9'), not 0.9"),
+        ("order_stage", 60, "a timedelta longer than 0, or None to keep orders queued, not 60"),
+        ("countries", "US", "a set of countries, or None for any, not 'US'"),
+        ("suggestion", "1 Main St", "a dict of the parts of an address, or None, not a text"),
+        ("unshippable", None, "a set of item ids, not None"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused_at_once(name: str, wrong: Any, text: str) -> None:
+    """Where it is set, and not at some later request."""
+    options = SandboxOptions()
+    for attempt in (lambda: SandboxOptions(**{name: wrong}), lambda: setattr(options, name, wrong)):
+        with pytest.raises(ConfigurationError) as caught:
+            attempt()
+        assert str(caught.value).startswith(f"{name} must be ")
+        assert str(caught.value).endswith(text)
+    assert options == SandboxOptions()
+
+
+def test_a_limit_of_another_kind_is_refused_at_once() -> None:
+    """And so are options that are none."""
+    limits: tuple[dict[str, Any], ...] = ({"per_second": "5"}, {"per_second": True}, {"per_second": 5, "burst": "5"})
+    for wrong in limits:
+        with pytest.raises(ConfigurationError, match="must be"):
+            RateLimit(**wrong)
+    with pytest.raises(ConfigurationError, match=r"^retry_after must be a bool, not 3$"):
+        RateLimit(5, retry_after=3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"^options must be SandboxOptions\(\.\.\.\), not a RateLimit$"):
+        Sandbox(options=_LIMIT)  # type: ignore[arg-type]
+    sandbox = Sandbox()
+    with pytest.raises(ConfigurationError, match="not a RateLimit"):
+        sandbox.options = _LIMIT  # type: ignore[assignment]
+
+
 # The rate limit
 
 

@@ -11,17 +11,21 @@ import attrs
 import pytest
 
 from phygitals_async import (
+    AddressRejected,
     Batch,
     ConnectionLost,
+    Destination,
     Failed,
     Found,
     Inventory,
     Item,
     ItemSource,
+    OutcomeUnknown,
     Pack,
     PhygitalsError,
     Pull,
     PurchasePending,
+    RateLimited,
     Request,
     Sandbox,
     UserNotFound,
@@ -227,6 +231,8 @@ def test_the_sandbox_writes_the_nulls_too() -> None:
 
 # Errors
 
+SUGGESTED = Destination(name="Jane", line1="1 Main St", city="Austin", country="US")
+
 
 @pytest.mark.parametrize(
     ("error", "plain"),
@@ -240,7 +246,38 @@ def test_the_sandbox_writes_the_nulls_too() -> None:
         (
             PurchasePending("still pending", session_id="s"),
             {"class": "PurchasePending", "operation": None, "status": None, "message": "still pending", "sent": "yes",
+             "attempts": 0, "session_id": "s"},
+        ),
+        (
+            OutcomeUnknown("lost", readable={"session_id": "s"}),
+            {"class": "OutcomeUnknown", "operation": None, "status": None, "message": "lost", "sent": "unknown",
+             "attempts": 0, "session_id": "s"},
+        ),
+        (
+            OutcomeUnknown("lost", readable={"amount": Decimal("8.50")}),
+            {"class": "OutcomeUnknown", "operation": None, "status": None, "message": "lost", "sent": "unknown",
              "attempts": 0},
+        ),
+        (
+            RateLimited("429 slow down", status=429, retry_after=2.5),
+            {"class": "RateLimited", "operation": None, "status": 429, "message": "429 slow down", "sent": "yes",
+             "attempts": 0, "retry_after": 2.5},
+        ),
+        (
+            RateLimited("429 slow down", status=429, retry_after=float("inf")),
+            {"class": "RateLimited", "operation": None, "status": 429, "message": "429 slow down", "sent": "yes",
+             "attempts": 0},
+        ),
+        (
+            AddressRejected("400 no such street", suggestion=SUGGESTED),
+            {"class": "AddressRejected", "operation": None, "status": 400, "message": "400 no such street",
+             "sent": "yes", "attempts": 0,
+             "suggestion": {"name": "Jane", "line1": "1 Main St", "city": "Austin", "country": "US"}},
+        ),
+        (
+            AddressRejected("400 no such street", retry_after=0.0),
+            {"class": "AddressRejected", "operation": None, "status": 400, "message": "400 no such street",
+             "sent": "yes", "attempts": 0, "retry_after": 0.0},
         ),
     ],
 )  # fmt: skip

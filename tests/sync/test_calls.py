@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from decimal import Decimal
 from typing import Any
 
+import anyio
 import pytest
 
 from phygitals_async import (
@@ -99,6 +100,16 @@ def test_within_a_running_event_loop() -> None:
             return it.api.get_inventory("a").items[0].id
 
     assert asyncio.run(main())
+
+
+def test_within_trio() -> None:
+    """What the caller's context says of the async library that runs is not true of the client's loop."""
+
+    async def main() -> str:
+        with open_api() as it:
+            return it.api.get_inventory("a").items[0].id
+
+    assert anyio.run(main, backend="trio")
 
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="none")

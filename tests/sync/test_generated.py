@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
 import typing
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from types import ModuleType
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import phygitals_async
 from phygitals_async import sync
-from support import ROOT
+from support import script
 
 BY_HAND = {"aclose": "close"}
 
@@ -23,18 +22,9 @@ def _public(cls: type) -> dict[str, Any]:
     return {name: getattr(cls, name) for name in dir(cls) if not name.startswith("_")}
 
 
-def _script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_sync", ROOT / "scripts" / "build_sync.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_file_is_what_the_script_writes() -> None:
     """Whoever changes the async client runs `python scripts/build_sync.py`."""
-    assert (ROOT / "phygitals_async" / "sync.py").read_text() == _script().render()
+    assert Path(sync.__file__).read_text() == script("build_sync").render()
 
 
 def test_each_method_of_the_async_client_is_there_and_no_other() -> None:

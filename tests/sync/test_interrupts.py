@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import gc
+import itertools
 import signal
+import sys
 import threading
+from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
+from types import FrameType
+from typing import Any
 
 import anyio
 import pytest
 
 from phygitals_async import OutcomeUnknown, Request, Response
-from phygitals_async._loop.background import Background, _Call
+from phygitals_async._loop.background import Background
+from phygitals_async._loop.waited_calls import WaitedCall
 from phygitals_async.sync import PhygitalsClient
 from phygitals_transports import MemoryTransport
-from sync_support import KEY, Api, open_api
+from sync_support import KEY, Api, in_threads, loops, open_api
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +37,10 @@ def _the_usual_handler() -> Iterator[None]:
 def interrupt() -> None:
     """Press Ctrl-C: the main thread is waiting, and wakes up."""
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+async def nothing() -> None:
+    """Do nothing, in the loop."""
 
 
 def test_a_read_ends_at_once_and_the_client_stays_good() -> None:
@@ -97,9 +110,6 @@ def test_a_second_interrupt_does_not_wait() -> None:
                 await anyio.to_thread.run_sync(release.wait)
             ended.set()
 
-    async def nothing() -> None:
-        pass
-
     background = Background("a test", nothing, lambda _: "")
     with pytest.raises(KeyboardInterrupt) as caught:
         background.call(stubborn)
@@ -159,11 +169,98 @@ def test_an_interrupt_before_the_call_has_begun_leaves_nothing_open() -> None:
     async def work() -> None:
         taken.append(True)
 
-    async def main() -> None:
-        call = _Call(work)
-        call.cancel()
-        assert call.done.is_set()
-        await call.run()
-
-    anyio.run(main)
+    call = WaitedCall(work, copy_context())
+    call.cancel()
+    call.wait()
+    anyio.run(call.run)
     assert not taken
+
+
+class Interrupting:
+    """Interrupts a function before one of its opcodes, or of those of what it calls."""
+
+    # Not what is run for objects that go away meanwhile.
+    modules = frozenset({__name__, "phygitals_async", "threading", "concurrent", "asyncio", "anyio", "contextlib"})
+
+    def __init__(self, before: int) -> None:
+        self._left = before
+
+    def run(self, function: Callable[[], object]) -> None:
+        """Call the function."""
+        traced = sys.gettrace()
+        # Python 3.12 tells of opcodes only if somebody wanted them before.
+        sys._getframe().f_trace_opcodes = True
+        sys.settrace(self._trace)
+        try:
+            function()
+        finally:
+            sys.settrace(traced)
+
+    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_globals["__name__"].partition(".")[0] not in self.modules:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self._left -= 1
+            if self._left == 0:
+                raise KeyboardInterrupt
+        return self._trace
+
+
+def is_good_after_an_interrupt(*, before: int, is_first: bool) -> bool:
+    """Interrupt a call, check that the loop is as good as ever, and return whether the call was that long."""
+    background = Background("a test", nothing, lambda _: "")
+    if not is_first:
+        background.call(nothing)
+    was_interrupted = False
+    gc.disable()
+    try:
+        Interrupting(before).run(functools.partial(background.call, nothing))
+    except KeyboardInterrupt:
+        was_interrupted = True
+    finally:
+        gc.enable()
+    # Another thread's call is answered, and the loop can be closed.
+    assert in_threads(1, lambda _: background.call(nothing)) == [None]
+    background.close(nothing)
+    return was_interrupted
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_interrupt_may_come_anywhere(is_first: bool) -> None:
+    """Before whatever opcode it comes, it is raised as it is, nobody waits for ever, and no thread is left behind."""
+
+    def work() -> None:
+        for before in itertools.count(1):
+            reached.append(before)
+            if not is_good_after_an_interrupt(before=before, is_first=is_first):
+                break
+        ended.append(True)
+
+    reached: list[int] = []
+    ended: list[bool] = []
+    # A thread of its own: where it hangs, the test does not.
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(50)
+    assert ended, f"it hung or failed after an interrupt before opcode {reached[-1]}"
+    assert not loops()
+    assert len(reached) > 100
+
+
+def test_an_interrupted_call_that_cannot_be_handed_over_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler may raise anything, also in the middle of asyncio."""
+
+    async def running() -> AbstractEventLoop:
+        return get_running_loop()
+
+    def interrupted(*_: object) -> None:
+        raise RuntimeError("by a signal handler")
+
+    background = Background("a test", nothing, lambda _: "")
+    loop = background.call(running)
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "call_soon_threadsafe", interrupted)
+        with pytest.raises(RuntimeError, match="by a signal handler"):
+            background.call(nothing)
+    background.close(nothing)

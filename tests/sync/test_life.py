@@ -8,6 +8,8 @@ import pickle
 import subprocess
 import sys
 import threading
+from asyncio import get_running_loop
+from contextvars import copy_context
 from typing import Any
 
 import anyio
@@ -25,6 +27,8 @@ from phygitals_async import (
     Response,
     Sent,
 )
+from phygitals_async._loop.background import Background
+from phygitals_async._loop.waited_calls import WaitedCall
 from phygitals_async.sync import PhygitalsClient
 from phygitals_transports import MemoryTransport
 from support import empty_inventories
@@ -69,6 +73,10 @@ def test_a_wrong_grace_closes_nothing() -> None:
         with pytest.raises(ConfigurationError, match="grace"):
             it.api.close(grace=-1)
         assert it.api.get_inventory("a").user_id == "a"
+
+
+async def nothing() -> None:
+    """Do nothing, in the loop."""
 
 
 class Ending(MemoryTransport):
@@ -125,6 +133,46 @@ def test_closing_from_many_threads_while_others_call() -> None:
         assert result is None or isinstance(result, ClientClosed) or result == ["a"] * 20
 
 
+def test_a_call_that_meets_the_closing_halfway_is_refused() -> None:
+    """It found the loop running, and no longer open a moment later: nobody waits for it, and nothing of it runs."""
+
+    class Closing(Background):
+        def _begin(self, running: Any, call: Any) -> None:
+            self._is_over = True
+            super()._begin(running, call)
+
+    async def work() -> None:
+        ran.append(True)
+
+    ran: list[bool] = []
+    background = Closing("a test", work, lambda _: "")
+    with pytest.raises(ClientClosed, match="the client was closed"):
+        background.call(work)
+    assert not ran
+    background.close(work)
+    assert not loops()
+
+
+def test_a_call_that_comes_as_the_loop_has_ended_is_refused() -> None:
+    """It is not told in the words of asyncio that the loop is closed."""
+
+    class Closed(Background):
+        is_closing = False
+
+        def _begin(self, running: Any, call: Any) -> None:
+            if self.is_closing:
+                self.is_closing = False
+                self.close(nothing)
+            super()._begin(running, call)
+
+    background = Closed("a test", nothing, lambda _: "")
+    background.call(nothing)
+    background.is_closing = True
+    with pytest.raises(ClientClosed, match="the client was closed"):
+        background.call(nothing)
+    assert not loops()
+
+
 def test_a_call_from_its_own_loop_is_refused() -> None:
     """An observer that uses the client would make the loop wait for itself."""
 
@@ -158,6 +206,21 @@ def test_a_client_that_was_never_used_is_forgotten_in_silence() -> None:
     gc.collect()
 
 
+def test_a_loop_that_is_forgotten_while_it_starts_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an interrupted first call, whose client goes away: nobody else knows of the loop."""
+    run = anyio.run
+
+    def forgotten(*args: Any) -> None:
+        background.forget()
+        run(*args)
+
+    background = Background("a test", nothing, lambda _: "")
+    monkeypatch.setattr(anyio, "run", forgotten)
+    with pytest.raises(ClientClosed):
+        background.call(nothing)
+    _wait_for_the_end()
+
+
 def test_a_run_keeps_its_client() -> None:
     """Whoever holds a bulk run can go on reading it."""
     outcomes = PhygitalsClient(MemoryTransport(empty_inventories), api_key=KEY).stream_inventories(["a", "b"])
@@ -183,6 +246,40 @@ def test_a_loop_that_cannot_start_is_tried_again(monkeypatch: pytest.MonkeyPatch
             with pytest.raises(OSError, match="Too many open files"):
                 it.api.get_inventory("a")
         assert it.api.get_inventory("a").user_id == "a"
+
+
+def test_a_thread_that_cannot_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are too many threads. One that did start, whatever start() says, is the one that is used."""
+    start = threading.Thread.start
+
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def started(thread: threading.Thread) -> None:
+        start(thread)
+        raise MemoryError
+
+    def call(background: Background) -> None:
+        # As a first call does it, but in a thread in which coverage is measured.
+        waited = WaitedCall(nothing, copy_context())
+        background._start(waited)
+        waited.wait()
+        waited.outcome()
+
+    one, other = (Background("a test", nothing, lambda _: "") for _ in range(2))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_more)
+        for background in (one, other):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                call(background)
+        patched.setattr(threading.Thread, "start", started)
+        with pytest.raises(MemoryError):
+            call(one)
+    call(one)
+    assert len(loops()) == 1
+    one.close(nothing)
+    call(other)
+    other.close(nothing)
 
 
 def test_a_loop_that_somebody_ends_ends_its_calls() -> None:
@@ -214,6 +311,75 @@ def test_a_loop_that_somebody_ends_ends_its_calls() -> None:
     with pytest.raises(ClientClosed, match="get_inventory: the client was closed"):
         it.api.get_inventory("a")
     it.api.close()
+
+
+def _exit() -> None:
+    raise SystemExit
+
+
+def test_a_call_that_comes_as_its_loop_is_ended_ends() -> None:
+    """Its task is cancelled before the first step: none of its code runs, and nothing of it was sent."""
+
+    async def end() -> None:
+        loop = get_running_loop()
+        schedule = loop.call_soon_threadsafe
+
+        def noting(*args: Any, **settings: Any) -> Any:
+            handle = schedule(*args, **settings)
+            is_submitted.set()
+            return handle
+
+        loop.call_soon_threadsafe = noting  # type: ignore[assignment, method-assign]
+        has_begun.set()
+        # The loop stands still until the other call is in its queue, and ends right behind it.
+        is_submitted.wait()
+        loop.call_soon(_exit)
+
+    has_begun, is_submitted = threading.Event(), threading.Event()
+    background = Background("a test", nothing, lambda _: "")
+    ending = threading.Thread(target=background.call, args=(end,))
+    ending.start()
+    has_begun.wait()
+    raised: list[BaseException | None] = []
+    # A thread of its own: where it hangs, the test does not.
+    late = threading.Thread(
+        target=lambda: raised.extend(in_threads(1, lambda _: background.call(nothing))), daemon=True
+    )
+    late.start()
+    late.join(10)
+    ending.join()
+    (error,) = raised
+    assert isinstance(error, ClientClosed)
+    assert error.sent == Sent.NEVER
+    _wait_for_the_end()
+
+
+def test_a_call_that_its_loop_leaves_behind_ends() -> None:
+    """A loop that is ended twice does not wait for what it has cancelled."""
+
+    async def stubborn() -> None:
+        loop = get_running_loop()
+        loop.call_soon(_exit)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            loop.call_soon(_exit)
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep_forever()
+
+    background = Background("a test", nothing, lambda _: "")
+    raised: list[BaseException | None] = []
+    left = threading.Thread(
+        target=lambda: raised.extend(in_threads(1, lambda _: background.call(stubborn))), daemon=True
+    )
+    left.start()
+    left.join(10)
+    (error,) = raised
+    assert isinstance(error, ClientClosed)
+    assert error.sent == Sent.UNKNOWN
+    with pytest.raises(ClientClosed, match="the client was closed"):
+        background.call(nothing)
+    _wait_for_the_end()
 
 
 def test_it_does_not_pickle() -> None:
@@ -255,6 +421,65 @@ def test_a_fork_starts_afresh() -> None:
     """The thread of the loop does not survive it; the child's first call starts another, the parent's goes on."""
     # Of a fork with threads, newer Pythons warn.
     assert _run(FORKING, "-W", "ignore::DeprecationWarning") == ("child\nparent\n", "")
+
+
+FORKED_WITHIN = """
+import os, signal
+from phygitals_async.sync import PhygitalsClient
+from phygitals_transports import MemoryTransport
+from phygitals_async import Response
+
+INVENTORY = b'{"success": true, "userId": "a", "items": [], "totalBuyback": 0}'
+ORDER = (
+    b'{"order_id": "o", "status": "queued", "destination": {}, "items": [], '
+    b'"created_at": "2026-01-01T00:00:00Z"}'
+)
+answer = lambda request: Response(200, {}, ORDER if "order" in request.url else INVENTORY)
+
+def keys():
+    yield from ["a"] * 3
+
+api = PhygitalsClient(MemoryTransport(answer), api_key="sandbox-test")
+orders = api.watch_order("o")
+next(orders)
+with api.stream_inventories(keys()) as outcomes:
+    next(outcomes)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        for what in (outcomes, orders):
+            try:
+                next(what)
+            except RuntimeError as error:
+                print(error, flush=True)
+        outcomes.close()
+if child == 0:
+    print("left", flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+api.close()
+print("parent")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_and_an_iterator_belong_to_one_process() -> None:
+    """After a fork, the child can leave a bulk run, which does nothing, and cannot go on with it."""
+    message = "what a sync PhygitalsClient began belongs to the process that made it, and this one is a fork of that\n"
+    out, _ = _run(FORKED_WITHIN, "-W", "ignore::DeprecationWarning")
+    assert out == message * 2 + "left\nparent\n"
+
+
+def test_what_began_before_a_fork_is_refused_before_a_key_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a child, but in this process: it reads nothing, waits for nothing, and closes nothing."""
+    keys = (key for key in ["a", "a"])
+    with open_api() as it, it.api.stream_inventories(keys) as outcomes:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "getpid", lambda: -1)
+            with pytest.raises(RuntimeError, match="belongs to the process that made it"):
+                next(outcomes)
+            outcomes.close()
+        assert len(list(outcomes)) == 2
 
 
 FORGOTTEN_IN_THE_CHILD = FORKING.replace("api.close()", "del api").replace("os._exit(0)", "sys.exit(0)")

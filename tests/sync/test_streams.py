@@ -174,12 +174,31 @@ def test_what_is_refused(api: PhygitalsClient) -> None:
     async def keys() -> AsyncIterator[str]:
         yield "a"
 
-    with pytest.raises(
-        InvalidArgumentError, match="the sync client reads plain iterables of keys, not async_generator"
-    ):
+    refused = pytest.raises(InvalidArgumentError, match="the sync client reads plain iterables, not async_generator")
+    with refused:
         api.stream_inventories(keys())  # type: ignore[arg-type]
-    with pytest.raises(RuntimeError, match="enter the bulk run first"):
+    with refused:
+        api.get_inventories(keys())  # type: ignore[arg-type]
+    with refused:
+        api.list_recent_pulls(claw_ids=keys())  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match=r"^enter the bulk run first: with \.\.\. as outcomes$"):
         next(api.stream_inventories([]))
+
+
+def test_a_query_that_can_be_read_either_way_is_read_in_this_thread(api: PhygitalsClient) -> None:
+    """As the query sets of an ORM are that serves event loops too."""
+
+    class Query:
+        def __iter__(self) -> Iterator[str]:
+            assert threading.current_thread() is threading.main_thread()
+            return iter(["a", "b"])
+
+        def __aiter__(self) -> AsyncIterator[str]:
+            raise AssertionError
+
+    with api.stream_inventories(Query()) as outcomes:
+        assert sorted(outcome.key for outcome in outcomes) == ["a", "b"]
+    assert len(api.get_inventories(Query())) == 2
 
 
 def test_a_run_goes_through_an_outage() -> None:

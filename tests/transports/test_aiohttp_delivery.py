@@ -9,7 +9,7 @@ import socket
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -19,6 +19,7 @@ from attrs import evolve
 
 from aiohttp_support import KEY, failure_of, get, opened, opened_with, sale, until
 from phygitals_async import ConnectError, ConnectionLost, ProtocolError, Request, Sent, TransportError
+from phygitals_async.conformance.server import full_backlog
 from phygitals_transports import AiohttpTransport
 from phygitals_transports.aiohttp_connector import SENDING
 from raw_server import Step, answer, free_port, raw_server
@@ -98,20 +99,6 @@ async def test_cancelled_while_the_system_looks_the_name_up(monkeypatch: pytest.
         answers.set()
 
 
-@contextmanager
-def full_backlog() -> Any:
-    """Give a port whose queue of connections is full: packets to it are dropped."""
-    with ExitStack() as sockets:
-        listener = sockets.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(4):
-            filler = sockets.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        yield listener.getsockname()[1]
-
-
 @pytest.mark.asyncio
 async def test_cancelled_while_tcp_connects() -> None:
     """Nothing was sent."""
@@ -124,7 +111,8 @@ async def test_cancelled_while_tcp_connects() -> None:
     async def connects() -> None:
         await until(lambda: sockets and sockets[-1].gettimeout() == 0)
 
-    with full_backlog() as port:
+    with full_backlog() as listener:
+        port = listener.getsockname()[1]
         async with opened_with(connector={"socket_factory": make}) as transport:
             await cancelled(transport, sale(f"http://127.0.0.1:{port}/x"), connects)
 
@@ -409,6 +397,21 @@ async def test_a_hook_that_replaces_the_failure() -> None:
         error = await failure_of(transport, sale("http://partner.invalid/x"))
         assert type(error) is ConnectError
         assert error.text.startswith("the host name partner.invalid could not be resolved: ")
+
+
+@pytest.mark.asyncio
+async def test_a_hook_is_told_of_the_failure() -> None:
+    """As the caller is: what traces show is what happened."""
+    told: list[BaseException] = []
+
+    async def hook(_session: object, _context: object, failed: aiohttp.TraceRequestExceptionParams) -> None:
+        told.append(failed.exception)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_exception.append(hook)
+    async with opened_with(trace) as transport:
+        error = await failure_of(transport, sale(f"http://127.0.0.1:{free_port()}/x"))
+    assert told == [error]
 
 
 @pytest.mark.asyncio

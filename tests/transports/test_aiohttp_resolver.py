@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import socket
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -319,6 +321,19 @@ async def test_the_cache_is_set_as_in_aiohttp(settings: dict[str, Any], lookups:
             assert len(directory.asked) == lookups
             directory.port = free_port()
             await failure_of(transport, sale("http://other.invalid/x"))
+
+
+def test_what_is_not_said_is_as_in_aiohttp() -> None:
+    """What is found is kept for ten seconds, say."""
+
+    def defaults(function: Callable[..., object]) -> dict[str, object]:
+        parameters = inspect.signature(function).parameters
+        return {name: parameters[name].default for name in parameters if name not in ("self", "resolver", "clock")}
+
+    ours = {name: value for name, value in defaults(GuardedConnector).items() if name != "settings"}
+    assert ours == {"use_dns_cache": True, "ttl_dns_cache": 10}
+    assert ours.items() <= defaults(aiohttp.TCPConnector).items()
+    assert defaults(CachingResolver.resolve) == defaults(AbstractResolver.resolve)
 
 
 @pytest.mark.asyncio

@@ -18,6 +18,7 @@ from phygitals_async import (
     PhygitalsClient,
     Request,
     Response,
+    Sandbox,
     Sent,
     Transport,
 )
@@ -76,6 +77,24 @@ async def test_what_the_handler_raises_is_raised() -> None:
         await transport.send(a_request())
     assert caught.value is fault
     assert len(transport.sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (Sandbox, "not the class Sandbox; make one of it: MemoryTransport(Sandbox(...))"),
+        (Response(200, {}, b""), "not a Response; give it to MemoryTransport.answering(...)"),
+        (None, "not NoneType; a Sandbox() is one"),
+        ({"items": []}, "not dict; "),
+    ],
+    ids=["class", "response", "none", "body"],
+)
+def test_what_is_no_handler_is_refused_at_once(wrong: Any, text: str) -> None:
+    """And not at the first call; the text says what is usually meant."""
+    with pytest.raises(ConfigurationError) as caught:
+        MemoryTransport(wrong)
+    assert str(caught.value).startswith("handler must be a function of a request, ")
+    assert text in str(caught.value)
 
 
 @pytest.mark.anyio
@@ -205,8 +224,8 @@ def test_no_answer_at_all() -> None:
 
 def test_package_names() -> None:
     """The package gives and lists its transports, and no other name."""
-    names = ["AiohttpTransport", "GuardedConnector", "MemoryTransport"]
-    assert sorted(phygitals_transports.__all__) == names
+    names = phygitals_transports.__all__
+    assert {"AiohttpTransport", "GuardedConnector", "MemoryTransport"} < set(names)
     assert dir(phygitals_transports) == names
     for name in names:
         assert getattr(phygitals_transports, name).__name__ == name
@@ -221,6 +240,8 @@ def test_package_names() -> None:
         ("from phygitals_transports import MemoryTransport", []),
         ("import phygitals_transports.memory", []),
         ("from phygitals_transports import AiohttpTransport", ["aiohttp"]),
+        ("from phygitals_transports import Httpx2Transport", ["httpx2"]),
+        ("from phygitals_transports import ReqwestTransport", ["pyreqwest"]),
     ],
 )
 def test_one_transport_loads_no_engine_of_another(statement: str, engines: list[str]) -> None:

@@ -11,11 +11,37 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from phygitals_transports.aiohttp import AiohttpTransport
     from phygitals_transports.aiohttp_connector import GuardedConnector
+    from phygitals_transports.caching import CachingTransport
+    from phygitals_transports.faults import FaultTransport
+    from phygitals_transports.httpx2 import Httpx2Transport
     from phygitals_transports.memory import MemoryTransport
+    from phygitals_transports.recording import RecordingTransport
+    from phygitals_transports.replaying import ReplayTransport
+    from phygitals_transports.reqwest import ReqwestTransport
 
-__all__ = ["AiohttpTransport", "GuardedConnector", "MemoryTransport"]
+__all__ = [
+    "AiohttpTransport",
+    "CachingTransport",
+    "FaultTransport",
+    "GuardedConnector",
+    "Httpx2Transport",
+    "MemoryTransport",
+    "RecordingTransport",
+    "ReplayTransport",
+    "ReqwestTransport",
+]
 
-_HOMES = {"AiohttpTransport": "aiohttp", "GuardedConnector": "aiohttp_connector", "MemoryTransport": "memory"}
+_HOMES = {
+    "AiohttpTransport": "aiohttp",
+    "CachingTransport": "caching",
+    "FaultTransport": "faults",
+    "GuardedConnector": "aiohttp_connector",
+    "Httpx2Transport": "httpx2",
+    "MemoryTransport": "memory",
+    "RecordingTransport": "recording",
+    "ReplayTransport": "replaying",
+    "ReqwestTransport": "reqwest",
+}
 
 
 def __getattr__(name: str) -> object:

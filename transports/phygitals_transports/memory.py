@@ -19,17 +19,21 @@ class MemoryTransport:
     """Answers every request with `handler(request)`; runs on asyncio and trio.
 
     Args:
-        handler: Any function of a request, sync or async, such as a `Sandbox`. What it raises is raised.
+        handler: Any function of a request, sync or async, such as a `Sandbox`. What it raises is raised; out of the
+            client comes a `PhygitalsError` as it is, and anything else as a `TransportError` that names its class, for
+            no transport may cost a purchase its truth. Its place is in the log, as an error.
         keep: How many of the last requests `sent` holds: all by default, none with 0.
 
     Attributes:
         sent: Every request, or the last `keep`, in order, its API key included in the headers.
 
     Raises:
-        ConfigurationError: `keep` is no whole number of at least 0.
+        ConfigurationError: `handler` is no function, or `keep` no whole number of at least 0.
     """
 
     def __init__(self, handler: Handler, keep: int | None = None) -> None:
+        if isinstance(handler, type) or not callable(handler):
+            raise ConfigurationError(f"handler must be a function of a request, not {_instead(handler)}")
         if keep is not None and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 0):
             msg = "keep must be a whole number of at least 0, or None for all"
             raise ConfigurationError(msg)
@@ -85,6 +89,14 @@ class MemoryTransport:
     async def aclose(self) -> None:
         """Refuse further requests."""
         self._closed = True
+
+
+def _instead(given: object) -> str:
+    if isinstance(given, type):
+        return f"the class {given.__name__}; make one of it: MemoryTransport({given.__name__}(...))"
+    if isinstance(given, Response):
+        return "a Response; give it to MemoryTransport.answering(...)"
+    return f"{type(given).__name__}; a Sandbox() is one, and MemoryTransport.answering(...) takes answers"
 
 
 def _answer(given: Any) -> Response | BaseException:

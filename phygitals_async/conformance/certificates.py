@@ -1,0 +1,99 @@
+"""Certificates for the loopback server, made once and published here: they secure nothing."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, Literal
+
+Kind = Literal["good", "expired", "wrong name", "untrusted"]
+
+AUTHORITY: Final = """\
+-----BEGIN CERTIFICATE-----
+MIIBnjCCAUOgAwIBAgIUZ/faY0nRodjN0MPrLawWOAsXrkQwCgYIKoZIzj0EAwIw
+KjEoMCYGA1UEAwwfcGh5Z2l0YWxzLWFzeW5jIGNvbmZvcm1hbmNlIGtpdDAgFw0y
+MDAxMDEwMDAwMDBaGA8yMTIwMDEwMTAwMDAwMFowKjEoMCYGA1UEAwwfcGh5Z2l0
+YWxzLWFzeW5jIGNvbmZvcm1hbmNlIGtpdDBZMBMGByqGSM49AgEGCCqGSM49AwEH
+A0IABBvHmcHZp3H8Zn4mKy4xaGRxCwCrPIvqYqgO6l/LxXfDtESLXgSUKOyiCf64
+tlh3tq15id6BJ+XM+g+1SHvZ9XWjRTBDMBIGA1UdEwEB/wQIMAYBAf8CAQAwDgYD
+VR0PAQH/BAQDAgGGMB0GA1UdDgQWBBQrvdHqWgtszGKUbwxDNGhh1cDs4zAKBggq
+hkjOPQQDAgNJADBGAiEA4oGG0IiKnJjN3Iy8kWfP988+QcM6BZ0vSqays0phYxUC
+IQC6DmnPe1tisMR5j2YPWOXX0YYjIuhbBvCgWj84FjKN7A==
+-----END CERTIFICATE-----
+"""
+
+_CERTIFICATES: Final[Mapping[Kind, str]] = {
+    "good": """\
+-----BEGIN CERTIFICATE-----
+MIIBoDCCAUWgAwIBAgIUK+H2My2yjp5mmR/puBr7oRkccW0wCgYIKoZIzj0EAwIw
+KjEoMCYGA1UEAwwfcGh5Z2l0YWxzLWFzeW5jIGNvbmZvcm1hbmNlIGtpdDAgFw0y
+MDAxMDEwMDAwMDBaGA8yMTIwMDEwMTAwMDAwMFowDzENMAsGA1UEAwwEZ29vZDBZ
+MBMGByqGSM49AgEGCCqGSM49AwEHA0IABHmBFyb0ZFmAWaB+Vx2MwlED2DxMrnhm
+1zbuNVkQ2y5CHg8ylJWtodVCgyVlBfBHGabDFGtjgUStlQ4pIaapUjOjYjBgMAwG
+A1UdEwEB/wQCMAAwGgYDVR0RBBMwEYcEfwAAAYIJbG9jYWxob3N0MBMGA1UdJQQM
+MAoGCCsGAQUFBwMBMB8GA1UdIwQYMBaAFCu90epaC2zMYpRvDEM0aGHVwOzjMAoG
+CCqGSM49BAMCA0kAMEYCIQDNhRLuJ0VtxTZPHG7VVq0mz5EWWdNoGCuDcAX8sKkM
+eQIhAIG3vbjwpmZcMOyOSx02PsnLUqQSEFzhgtXj83LMOpqF
+-----END CERTIFICATE-----
+""",
+    "expired": """\
+-----BEGIN CERTIFICATE-----
+MIIBnzCCAUagAwIBAgIUPENjevv5zC2jzIM0mocC4zrTrb8wCgYIKoZIzj0EAwIw
+KjEoMCYGA1UEAwwfcGh5Z2l0YWxzLWFzeW5jIGNvbmZvcm1hbmNlIGtpdDAeFw0y
+MDAxMDEwMDAwMDBaFw0yMDAxMDIwMDAwMDBaMBIxEDAOBgNVBAMMB2V4cGlyZWQw
+WTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAR5gRcm9GRZgFmgflcdjMJRA9g8TK54
+Ztc27jVZENsuQh4PMpSVraHVQoMlZQXwRxmmwxRrY4FErZUOKSGmqVIzo2IwYDAM
+BgNVHRMBAf8EAjAAMBoGA1UdEQQTMBGHBH8AAAGCCWxvY2FsaG9zdDATBgNVHSUE
+DDAKBggrBgEFBQcDATAfBgNVHSMEGDAWgBQrvdHqWgtszGKUbwxDNGhh1cDs4zAK
+BggqhkjOPQQDAgNHADBEAiAHHAkrBgvtk7rrdo7JYtgGCvNUt1ZhUp0jyn2A2A7x
+agIgbcnVpwLCy/YkSKbsumc35M87M2/4oPh4U6tlO51SNe4=
+-----END CERTIFICATE-----
+""",
+    "wrong name": """\
+-----BEGIN CERTIFICATE-----
+MIIBnTCCAUSgAwIBAgIUKmKDLzLLvHhx/6vFDvbopJvkS90wCgYIKoZIzj0EAwIw
+KjEoMCYGA1UEAwwfcGh5Z2l0YWxzLWFzeW5jIGNvbmZvcm1hbmNlIGtpdDAgFw0y
+MDAxMDEwMDAwMDBaGA8yMTIwMDEwMTAwMDAwMFowEDEOMAwGA1UEAwwFb3RoZXIw
+WTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAR5gRcm9GRZgFmgflcdjMJRA9g8TK54
+Ztc27jVZENsuQh4PMpSVraHVQoMlZQXwRxmmwxRrY4FErZUOKSGmqVIzo2AwXjAM
+BgNVHRMBAf8EAjAAMBgGA1UdEQQRMA+CDW90aGVyLmV4YW1wbGUwEwYDVR0lBAww
+CgYIKwYBBQUHAwEwHwYDVR0jBBgwFoAUK73R6loLbMxilG8MQzRoYdXA7OMwCgYI
+KoZIzj0EAwIDRwAwRAIgX/9P3wxnsaQesxh8IRnbA4kW7i8aoLmzhrbrdztuRmAC
+IHjQiDURo1dtbC3I0hgbrvCavpiwM/lC6Z5lkRmmPMZf
+-----END CERTIFICATE-----
+""",
+    "untrusted": """\
+-----BEGIN CERTIFICATE-----
+MIIBwTCCAWagAwIBAgIUASb3TdzaSvE42Gfo6eBQ0inObHswCgYIKoZIzj0EAwIw
+RjFEMEIGA1UEAww7cGh5Z2l0YWxzLWFzeW5jIGNvbmZvcm1hbmNlIGtpdCwgYW4g
+YXV0aG9yaXR5IG5vYm9keSB0cnVzdHMwIBcNMjAwMTAxMDAwMDAwWhgPMjEyMDAx
+MDEwMDAwMDBaMBQxEjAQBgNVBAMMCXVudHJ1c3RlZDBZMBMGByqGSM49AgEGCCqG
+SM49AwEHA0IABHmBFyb0ZFmAWaB+Vx2MwlED2DxMrnhm1zbuNVkQ2y5CHg8ylJWt
+odVCgyVlBfBHGabDFGtjgUStlQ4pIaapUjOjYjBgMAwGA1UdEwEB/wQCMAAwGgYD
+VR0RBBMwEYcEfwAAAYIJbG9jYWxob3N0MBMGA1UdJQQMMAoGCCsGAQUFBwMBMB8G
+A1UdIwQYMBaAFB/3OgYul1EoFQfrMRcgC9wN6jCgMAoGCCqGSM49BAMCA0kAMEYC
+IQDq82r2U8hl+jogHiMqV9ZpK3gkeUFK6NmZBe/1yvT3gwIhAKVJlgFaAE8Lw69s
+cjkEM6J+XHhOChWpH9hz562WdTbw
+-----END CERTIFICATE-----
+""",
+}
+
+_KEY: Final = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgenA1O5vspbnkmBh2
+Yw2OpuztVH8VRCo2rWhgI9xaykyhRANCAAR5gRcm9GRZgFmgflcdjMJRA9g8TK54
+Ztc27jVZENsuQh4PMpSVraHVQoMlZQXwRxmmwxRrY4FErZUOKSGmqVIz
+-----END PRIVATE KEY-----
+"""
+
+
+def server_tls(kind: Kind = "good") -> ssl.SSLContext:
+    """Return a server's TLS settings; all certificates but the untrusted one are signed by `AUTHORITY`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "server.pem"
+        file.write_text(_CERTIFICATES[kind] + _KEY)
+        context.load_cert_chain(file)
+    return context

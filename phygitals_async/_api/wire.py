@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
@@ -104,8 +104,14 @@ class Wire:
             DecodeError: The body is not what the API documents, or answers another question.
             StatusError: A refusal that came as a 2xx.
         """
+        memo, made_for = response.memo, (self.converter, operation, arguments)
+        if memo is not None and (known := memo.recall(made_for, response.body)) is not None:
+            return cast("T", known)
         try:
-            return _result(operation, arguments, self.converter.loads(response.body, operation.answer), response.body)
+            result = _result(operation, arguments, self.converter.loads(response.body, operation.answer), response.body)
+            if memo is not None:
+                memo.keep(made_for, response.body, result)
+            return result
         except DecodeError as error:
             kept = self._keep_or_refuse(operation, arguments, error, response)
             if not isinstance(kept, DecodeError):

@@ -8,7 +8,6 @@ shows now, and `settle` closes.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 

@@ -20,7 +20,7 @@ from phygitals_async._checks import check_count, check_seconds
 from phygitals_async._loop.affinity import Affinity
 from phygitals_async.errors import Sent
 
-__all__ = ["Affinity", "Delivery", "Request", "Response", "Transport", "check_count", "check_seconds"]
+__all__ = ["Affinity", "Delivery", "Memo", "Request", "Response", "Transport", "check_count", "check_seconds"]
 
 
 @define(eq=False)
@@ -87,6 +87,25 @@ class Request:
     delivery: Delivery = field(factory=Delivery, kw_only=True, repr=False, eq=False)
 
 
+@define(eq=False)
+class Memo:
+    """What the client made of a body, and of which; a copy or a pickle of it is empty."""
+
+    _made: tuple[tuple[object, ...], bytes, object] | None = field(default=None, init=False)
+
+    def recall(self, made_for: tuple[object, ...], body: bytes) -> object:
+        """Return what was made of this very body, for the same, or None."""
+        made = self._made
+        return made[2] if made is not None and made[1] is body and made[0] == made_for else None
+
+    def keep(self, made_for: tuple[object, ...], body: bytes, result: object) -> None:
+        """Keep what was made."""
+        self._made = made_for, body, result
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
+
 @frozen
 class Response:
     """One HTTP response.
@@ -95,11 +114,14 @@ class Response:
         status: The status code, an int and not an enum: CDNs answer with numbers no enum knows.
         headers: Header names in any case.
         body: The whole body, content encoding removed.
+        memo: For a response that is given more than once: with `attrs.evolve(response, memo=Memo())` the client decodes
+            it once.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False, hash=False)
     body: bytes = field(repr=False)
+    memo: Memo | None = field(default=None, kw_only=True, repr=False, eq=False)
 
 
 class Transport(Protocol):

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote
 
@@ -114,8 +115,14 @@ class Wire:
         recognise = recognising.get()
         if recognise is not None and (known := recognise(arguments, response.body)) is not None:
             return cast("T", known)
+        memo, made_for = response.memo, (self.converter, operation, arguments)
+        if memo is not None and (known := memo.recall(made_for, response.body)) is not None:
+            return cast("T", known)
         try:
-            return _result(operation, arguments, self.converter.loads(response.body, operation.answer), response.body)
+            result = _result(operation, arguments, self.converter.loads(response.body, operation.answer), response.body)
+            if memo is not None:
+                memo.keep(made_for, response.body, result)
+            return result
         except DecodeError as error:
             kept = self._keep_or_refuse(operation, arguments, error, response)
             if not isinstance(kept, DecodeError):

@@ -14,6 +14,7 @@ from attrs import frozen
 
 from phygitals_async import Request, Transport
 from phygitals_async.conformance.certificates import AUTHORITY, Kind, server_tls
+from phygitals_async.conformance.contract import LONGEST_WAIT
 from phygitals_async.conformance.exchanges import attempt, read, sale, silent, until
 from phygitals_async.conformance.faults import LOST, MAX_BODY, UNSENT, on_connect, reply
 from phygitals_async.conformance.peers import Peer
@@ -148,16 +149,20 @@ async def _header_sizes(opened: Opener) -> None:
 
 
 async def _hangs_up(opened: Opener) -> None:
+    # What goes on ends by this at last.
+    settings = Settings(connect_timeout=3 * LONGEST_WAIT)
     for scheme in ("http", "https"):
         for make in (read, sale):
             for end in ("cancelled", "closed"):
-                async with fault_server() as server, opened(Settings()) as transport:
+                async with fault_server() as server, opened(settings) as transport:
                     arrived = anyio.Event()
                     await server.turn(silent(arrived))
-                    async with anyio.create_task_group() as group:
-                        group.start_soon(attempt, transport, make(f"{scheme}://127.0.0.1:{server.port}"))
-                        await arrived.wait()
-                        await (transport.aclose() if end == "closed" else _cancel(group))
+                    with anyio.move_on_after(LONGEST_WAIT) as longest:
+                        async with anyio.create_task_group() as group:
+                            group.start_soon(attempt, transport, make(f"{scheme}://127.0.0.1:{server.port}"))
+                            await arrived.wait()
+                            await (transport.aclose() if end == "closed" else _cancel(group))
+                    assert not longest.cancelled_caught, f"{end}, {scheme}: the request goes on"
                     with anyio.move_on_after(1):
                         await until(lambda: not server.peers)
                     assert not server.peers, f"{end}, {scheme}: the connection goes on"

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from attrs import evolve
 
 from phygitals_async import (
     ClientClosed,
@@ -18,6 +19,7 @@ from phygitals_async import (
     ConnectError,
     ConnectionLost,
     DeadlineExceeded,
+    DecodeError,
     Destination,
     OutcomeUnknown,
     PhygitalsClient,
@@ -29,6 +31,7 @@ from phygitals_async import (
     TransportError,
 )
 from phygitals_async.errors import PhygitalsError
+from phygitals_async.transport import Memo
 from phygitals_transports import CachingTransport, MemoryTransport
 from support import ONCE, empty_inventories, noting
 from virtual import no_task_left, settle, virtual_backend
@@ -542,3 +545,60 @@ def test_nothing_is_left_of_a_cache() -> None:
     """It holds no task and no timer: what is left of it is collected in silence."""
     anyio.run(bodies, CachingTransport(counting()), get("/card/a"))
     gc.collect()
+
+
+@pytest.mark.anyio
+async def test_a_kept_answer_is_decoded_once() -> None:
+    """What a call returned is returned again, until something changes."""
+    async with over_sandbox(sandbox()) as (api, _):
+        first = await api.get_inventory("ann")
+        assert await api.get_inventory("ann") is first
+        assert await api.list_recent_pulls(limit=3) is await api.list_recent_pulls(limit=3)
+        await api.sell_back("card-of-ann")
+        assert (await api.get_inventory("ann")).items == ()
+
+
+@pytest.mark.anyio
+async def test_what_was_made_for_one_client_is_not_for_another() -> None:
+    """Converters may differ."""
+    transport = CachingTransport(MemoryTransport(sandbox()))
+    async with PhygitalsClient(transport, api_key=KEY) as one, PhygitalsClient(transport, api_key=KEY) as other:
+        first, second = await one.get_inventory("ann"), await other.get_inventory("ann")
+    assert first == second
+    assert first is not second
+
+
+@pytest.mark.anyio
+async def test_what_cannot_be_read_is_refused_each_time() -> None:
+    """Nothing is kept of it."""
+    inner = MemoryTransport(lambda _: json_answer(200, b'{"user_id": "ann", "items": [7]}'))
+    async with PhygitalsClient(CachingTransport(inner), api_key=KEY) as api:
+        for _ in range(2):
+            with pytest.raises(DecodeError):
+                await api.get_inventory("ann")
+    assert len(inner.sent) == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("change", ["body", "user"])
+async def test_an_answer_that_is_changed_is_decoded_anew(change: str) -> None:
+    """A wrapper may change what was kept, and one answer may be given to several questions."""
+    kept = Response(200, {}, b'{"user_id": "ann", "items": []}', memo=Memo())
+    answers = [kept, evolve(kept, body=b'{"user_id": "bob", "items": []}') if change == "body" else kept]
+    async with PhygitalsClient(MemoryTransport(lambda _: answers.pop(0)), api_key=KEY) as api:
+        assert (await api.get_inventory("ann")).user_id == "ann"
+        if change == "body":
+            assert (await api.get_inventory("bob")).user_id == "bob"
+        else:
+            with pytest.raises(DecodeError, match="another question"):
+                await api.get_inventory("bob")
+
+
+@pytest.mark.anyio
+async def test_a_copy_of_an_answer_holds_nothing_of_the_client() -> None:
+    """The converter and the result stay where they are."""
+    kept = Response(200, {}, b'{"user_id": "ann", "items": []}', memo=Memo())
+    async with PhygitalsClient(MemoryTransport(lambda _: kept), api_key=KEY) as api:
+        await api.get_inventory("ann")
+    assert b"converter" not in pickle.dumps(kept)
+    assert pickle.loads(pickle.dumps(kept)) == kept  # noqa: S301 - it is ours.

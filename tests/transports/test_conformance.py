@@ -8,41 +8,13 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-import aiohttp
-
-from phygitals_async import Request, Response, Transport
+from conformance_support import aiohttp_transport
+from phygitals_async import Transport
 from phygitals_async.conformance import Handler, HttpTransportConformance, Rule, Settings, TransportConformance
-from phygitals_transports import AiohttpTransport, GuardedConnector, Httpx2Transport, MemoryTransport, ReqwestTransport
+from phygitals_transports import AiohttpTransport, Httpx2Transport, MemoryTransport, ReqwestTransport
 from phygitals_transports.aiohttp_server import serve
 from phygitals_transports.engines import ENGINES
 from support import ROOT, script
-
-
-class TrustingAiohttp:
-    """An `AiohttpTransport` with a session that trusts an authority; it closes both."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._made: tuple[aiohttp.ClientSession, AiohttpTransport] | None = None
-
-    async def send(self, request: Request) -> Response:
-        """Make the session in the event loop that uses it."""
-        if self._made is None:
-            context = ssl.create_default_context(cadata=self._settings.authority)
-            session = aiohttp.ClientSession(connector=GuardedConnector(limit=0, ssl=context))
-            self._made = session, _aiohttp(self._settings, session)
-        return await self._made[1].send(request)
-
-    async def aclose(self) -> None:
-        """Close the session and the transport."""
-        if self._made is not None:
-            session, transport = self._made
-            await transport.aclose()
-            await session.close()
-
-
-def _aiohttp(settings: Settings, session: aiohttp.ClientSession | None = None) -> AiohttpTransport:
-    return AiohttpTransport(session, max_body=settings.max_body, connect_timeout=settings.connect_timeout)
 
 
 class TestAiohttp(HttpTransportConformance):
@@ -52,7 +24,7 @@ class TestAiohttp(HttpTransportConformance):
 
     def transport(self, settings: Settings) -> Transport:
         """Return an `AiohttpTransport`."""
-        return _aiohttp(settings) if settings.authority is None else TrustingAiohttp(settings)
+        return aiohttp_transport(settings)
 
 
 class TestMemory(TransportConformance):

@@ -16,6 +16,7 @@ from phygitals_async import ConfigurationError, ConnectError, ConnectionLost, Tr
 from phygitals_async.transport import Delivery
 from phygitals_transports.aiohttp_checks import check_aiohttp
 from phygitals_transports.aiohttp_errors import never_sent
+from phygitals_transports.aiohttp_making import InterruptibleConnector
 from phygitals_transports.aiohttp_resolver import CachingResolver
 
 _FailureT = TypeVar("_FailureT", bound=TransportError)
@@ -52,7 +53,7 @@ class Sending:
 SENDING: Final[ContextVar[Sending | None]] = ContextVar("phygitals_transports.sending", default=None)
 
 
-class GuardedConnector(aiohttp.TCPConnector):
+class GuardedConnector(InterruptibleConnector):
     """A `TCPConnector` for calls that move money; give it to a session of your own.
 
     For the requests of an `AiohttpTransport`, and for no others of the session:
@@ -93,7 +94,7 @@ class GuardedConnector(aiohttp.TCPConnector):
         self.__names = CachingResolver(inner, ttl_dns_cache) if use_dns_cache else None
         settings |= {"use_dns_cache": False, "resolver": self.__names or inner}
         super().__init__(**settings)
-        self.__fresh = aiohttp.TCPConnector(**{**settings, "force_close": True, "keepalive_timeout": None})
+        self.__fresh = InterruptibleConnector(**{**settings, "force_close": True, "keepalive_timeout": None})
 
     @classmethod
     def of(cls, session: object) -> Self | None:
@@ -155,7 +156,9 @@ class GuardedConnector(aiohttp.TCPConnector):
             self.__names.forget(host)
 
     async def close(self, *, abort_ssl: bool = False) -> None:
-        """Close all connections."""
+        """Close all connections, and give up those that are being made."""
+        self.give_up()
+        self.__fresh.give_up()
         try:
             await super().close(abort_ssl=abort_ssl)
         finally:

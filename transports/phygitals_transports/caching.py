@@ -9,10 +9,10 @@ from hashlib import blake2b
 from typing import Final
 
 import anyio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from phygitals_async import PhygitalsError, Request, Response, Transport
-from phygitals_async.transport import Affinity, Delivery, check_count, check_seconds
+from phygitals_async.transport import Affinity, Delivery, Memo, check_count, check_seconds
 from phygitals_async.wrapping import Wrapper, api_key_of, operation_of
 
 # An order is asked for to see whether it has changed, so it is not among them.
@@ -38,7 +38,8 @@ class CachingTransport(Wrapper):
 
     Answers are told apart by URL and API key, of which a keyed hash is kept. A call that moves money or goods, or asks
     how a purchase stands, drops inventories, packs and recent pulls before it is sent and once it is over, however it
-    ended; reads under way then are not kept. A shared read belongs to its first caller: cancel it, and the next sends.
+    ended; reads under way then are not kept. A kept answer is decoded once. A shared read belongs to its first caller:
+    cancel it, and the next sends.
 
     Args:
         inner: What sends the requests; closed together with this.
@@ -101,7 +102,8 @@ class CachingTransport(Wrapper):
         if len(self._answers) > self._most:
             del self._answers[next(iter(self._answers))]
         try:
-            response = answer.response = await self._inner.send(request)
+            response = await self._inner.send(request)
+            response = answer.response = evolve(response, memo=Memo())
         except PhygitalsError as error:
             # Each waiter raises its own: the client writes into it.
             answer.error = copy.copy(error)

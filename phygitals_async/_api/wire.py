@@ -7,7 +7,6 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from collections.abc import Mapping
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import quote
 

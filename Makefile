@@ -12,7 +12,7 @@ $(VENV)/.demo: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	@$(BIN)/python -m pip install --quiet --editable '.[cli,report]'
 	@touch $@
 
 # Everything the checks need.
@@ -33,7 +33,7 @@ $(PRISM_DIR)/.installed:
 prism: $(PRISM_DIR)/.installed
 
 demo: $(VENV)/.demo
-	@$(BIN)/python examples/refresh_inventories.py
+	@$(BIN)/python examples/night_job.py
 
 test: check wheel
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -43,14 +44,23 @@ async def test_the_life_cycle_runs_over_http() -> None:
     assert done.stdout.splitlines()[-1] == "order of 2 cards with USPS: queued"
 
 
-def test_the_bulk_refresh_counts_everybody() -> None:
-    """What `make demo` runs finds each of its users once, knows the strangers, and loses nobody."""
-    command = [sys.executable, "-W", "error", str(EXAMPLE.parent / "refresh_inventories.py")]
+def test_the_night_job_is_killed_and_loses_nobody() -> None:
+    """What `make demo` runs: the second process goes on, and the second night tells what the market did."""
+    command = [sys.executable, "-W", "error", str(EXAMPLE.parent / "night_job.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    facts = dict(re.findall(r"^(users \w+|items) +([0-9,]+) *$", done.stdout, re.MULTILINE))
-    assert (facts["users found"], facts["users unknown"], facts["users failed"]) == ("2,000", "25", "0")
-    assert "The ten most valuable cards" in done.stdout
+    known, strangers, asked, skipped = (
+        [int(count.replace(",", "")) for count in re.findall(rf"^{fact}\t([0-9,]+)$", done.stdout, re.MULTILINE)]
+        for fact in ("users known", "users unknown", "asked just now", "asked before")
+    )
+    assert (known, strangers) == ([2000, 2000], [0, 0])
+    assert (asked[0] + skipped[0], asked[1], skipped[1]) == (2000, 2000, 0)
+    assert 0 < skipped[0] < 1100
+    changed = re.search(r"^what changed: (\d+) repriced, 20 \w+, 20 \w+$", done.stdout, re.MULTILINE)
+    assert changed is not None
+    folder = re.search(r"^What is left is in (\S+):", done.stdout, re.MULTILINE)
+    assert folder is not None
+    shutil.rmtree(folder[1])
 
 
 def test_the_life_cycle_is_one_short_file() -> None:

@@ -65,7 +65,7 @@ soak: $(VENV)/.dev
 	$(BIN)/python tests/soak.py --seconds $(SECONDS)
 
 bench: $(VENV)/.dev
-	@for question in decode bulk single memory imports throttled engines; do $(BIN)/python -m benchmarks.$$question || exit 1; done
+	@for question in decode bulk share single cached memory imports throttled million engines; do $(BIN)/python -m benchmarks.$$question || exit 1; done
 
 # What comes of every fault under every operation on every transport; WORDS="429" shows only some.
 faults: $(VENV)/.dev

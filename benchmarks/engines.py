@@ -1,7 +1,8 @@
 """What does the same bulk refresh cost by each engine, against what people would use instead?
 
 Each run is a process of its own, so that memory can be told and both event loops serve. Runs of all sides take turns;
-a ratio is the median of the ratios turn by turn. `--write` puts the tables and the chart into `benchmarks/README.md`.
+a ratio is the median of the ratios turn by turn. The tables and the chart go into `benchmarks/README.md`, and what
+the table in `docs/transports.md` shows goes into `engines.json`.
 """
 
 from __future__ import annotations
@@ -142,6 +143,14 @@ def targets(costs: Table) -> list[str]:
     return lines
 
 
+def shares(costs: Table) -> dict[str, dict[str, float]]:
+    """Return what share each engine takes of the CPU of aiohttp on asyncio, by event loop."""
+    return {
+        engine: {loop: round(ratio(costs, (engine, loop), ("aiohttp", "asyncio")), 2) for loop in ("asyncio", "uvloop")}
+        for engine in _OURS
+    }
+
+
 def write(section: list[str]) -> None:
     """Put the section into the README, between its marks."""
     readme = _HERE / "README.md"
@@ -151,7 +160,7 @@ def write(section: list[str]) -> None:
 
 
 def main() -> None:
-    """Print the tables, and write them if asked to."""
+    """Print the tables, and write them."""
     folder = generate()
     measured: dict[tuple[int, int], Table] = {}
     section: list[str] = []
@@ -162,9 +171,9 @@ def main() -> None:
             print("\n".join(section[-len(_SIDES) - 4 :]), flush=True)
     summary = targets(measured[5, 64])
     print("\n".join(["", *summary]))
-    if "--write" in sys.argv:
-        (_HERE / "engines.svg").write_bytes(chart({items: measured[items, 64] for items in _USERS}))
-        write(["", *summary, "", "![CPU per user](engines.svg)", *section, ""])
+    (_HERE / "engines.json").write_text(json.dumps(shares(measured[5, 64]), indent=2) + "\n")
+    (_HERE / "engines.svg").write_bytes(chart({items: measured[items, 64] for items in _USERS}))
+    write(["", *summary, "", "![CPU per user](engines.svg)", *section, ""])
 
 
 if __name__ == "__main__":

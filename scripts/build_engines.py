@@ -1,12 +1,13 @@
-"""Writes the table of engines in docs/transports.md from the kit's classes: `python scripts/build_engines.py`.
+"""Writes the table of engines in docs/transports.md: `python scripts/build_engines.py`.
 
-What those classes say, the tests hold true, in both directions.
+It comes from the kit's classes, which the tests hold true in both directions, and from what `make bench` has measured.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from phygitals_transports.engines import ENGINES
 
 ROOT: Final = Path(__file__).parent.parent
 TARGET: Final = ROOT / "docs" / "transports.md"
+FIGURES: Final = ROOT / "benchmarks" / "engines.json"
 KITS: Final = ROOT / "tests" / "transports" / "test_conformance.py"
 _BEGIN: Final = "<!-- engines: written by scripts/build_engines.py -->\n"
 _END: Final = "<!-- end of engines -->\n"
@@ -43,6 +45,9 @@ def _rows(kits: Mapping[str, type[HttpTransportConformance]]) -> list[list[str]]
         ["Event loops", *(" and ".join(kit.event_loops) for kit in kits.values())],
         ["HTTP/2", *("where it is offered" if _offers_http2(kind) else "no" for kind in classes)],
     ]
+    figures = json.loads(FIGURES.read_text())
+    speeds = (f"{figures[name]['asyncio']:.2f}; on uvloop {figures[name]['uvloop']:.2f}" for name in kits)
+    rows.append(["[CPU of a bulk refresh](../benchmarks/README.md), aiohttp's on asyncio being 1", *speeds])
     for rule in Rule:
         said = rule.value[0].upper() + rule.value[1:]
         unkept = "unknown" if rule is Rule.NEVER_SENT else "no"

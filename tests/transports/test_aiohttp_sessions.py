@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
+import aiohttp.abc
 import pytest
 
 from aiohttp_support import get, sale, until
-from phygitals_async import ConfigurationError
+from phygitals_async import ConfigurationError, ConnectError, Request, Sent
 from phygitals_transports import AiohttpTransport, GuardedConnector
 from phygitals_transports.aiohttp_sessions import OwnSession
 from raw_server import RawServer, Step, answer, raw_server
@@ -298,3 +299,31 @@ def test_at_the_end_of_the_interpreter(loop: str) -> None:
     assert "Unclosed" not in done.stderr
     assert "Exception ignored" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("request_to", [get, sale])
+async def test_closing_gives_up_a_connection_in_the_making(request_to: Callable[[str], Request]) -> None:
+    """It is known never to have been sent, however often the connector is closed meanwhile."""
+    looking = asyncio.Event()
+
+    class Stubborn(aiohttp.abc.AbstractResolver):
+        async def resolve(self, *_: Any, **__: Any) -> Any:
+            looking.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await connector.close()
+                raise
+
+        async def close(self) -> None: ...
+
+    connector = GuardedConnector(resolver=Stubborn(), use_dns_cache=False)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        request = request_to("http://phygitals.invalid/")
+        sending = asyncio.create_task(AiohttpTransport(session).send(request))
+        await looking.wait()
+        await connector.close()
+        with pytest.raises(ConnectError, match="closed while it was made"):
+            await sending
+    assert request.delivery.sent is Sent.NEVER

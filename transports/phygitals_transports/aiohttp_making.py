@@ -41,4 +41,5 @@ class InterruptibleConnector(aiohttp.TCPConnector):
     def give_up(self) -> None:
         """End the making of every connection."""
         for making in self.__making:
-            making.reschedule(0)
+            if not making.expired():
+                making.reschedule(0)

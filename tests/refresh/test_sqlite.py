@@ -173,6 +173,7 @@ async def test_a_store_of_an_older_version_is_brought_up_to_date(tmp_path: Path,
     async with SqliteStore(path) as store:
         assert await store.user_page("", 10) == ["a"] * (version > 0)
         await fill(store, 0)
+        assert await store.reserve("default", 1.0) == 0.0
         ((found,),) = await store._thread.do(lambda connection: connection.execute("PRAGMA user_version").fetchall())
         assert found == len(STEPS)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Collection
+from typing import Final, Protocol, runtime_checkable
 
+from phygitals_async._calls.lanes import Lane, Waiter
 from phygitals_async.errors import StoreError
 
 # Seconds before the last moment in hand, or before somebody could leave, at which more are reserved.
-AHEAD: Final = 0.1
+_AHEAD: Final = 0.1
 # Seconds after which a moment that nobody could use is lost: used later, it would be one of a burst.
 _STALE: Final = 0.5
 # How many are reserved at a time, in seconds' worth: at least, and at most where a reservation takes long.
@@ -20,6 +21,7 @@ _MOST: Final = 0.1
 _AFTER_FAILURE: Final = 0.25
 
 
+@runtime_checkable
 class SharedRate(Protocol):
     """A rate that clients share; a `Budget` of `phygitals_async.refresh` is one."""
 
@@ -38,55 +40,75 @@ class SharedRate(Protocol):
 
 
 class Allowance:
-    """The moments that one client has in hand. It has no task of its own: who waits for a moment reserves.
+    """The moments that one client has in hand.
+
+    It has no task of its own. One of those who wait, the last in line, is appointed to reserve the next for all; where
+    it is cancelled or the store fails it, another is.
 
     Args:
         rate: Where they are reserved.
-
-    Attributes:
-        count: How many there are; those that are stale go when `due` is asked for.
     """
 
     def __init__(self, rate: SharedRate) -> None:
         self._rate = rate
         self._moments: deque[float] = deque()
+        self._appointed: Waiter | None = None
+        self._wanted = 0
         self._took = 0.0
         self._not_before = -math.inf
 
-    @property
-    def count(self) -> int:
-        """How many there are; those that are lost go when `due` is asked for."""
-        return len(self._moments)
-
-    def due(self, now: float) -> float:
-        """Return the first moment, in seconds of the loop's clock; endless where there is none."""
+    def first(self, now: float, default: float = math.inf) -> float:
+        """Return the first moment in hand, in seconds of the loop's clock; `default` where there is none."""
         moments = self._moments
         while moments and moments[0] < now - _STALE:
             moments.popleft()
-        return moments[0] if moments else math.inf
+        return moments[0] if moments else default
 
     def take(self) -> None:
-        """Use the first moment up, if there is one."""
+        """Use the first moment up. There may be none where a client is closed."""
         if self._moments:
             self._moments.popleft()
 
-    def reserves_at(self, wanted: float) -> float:
-        """Return when to reserve more, for somebody who could leave at the time `wanted` behind those in hand."""
-        last = self._moments[-1] if self._moments else -math.inf
-        return max(max(wanted, last) - AHEAD, self._not_before)
-
-    async def reserve(self, most: int, now: Callable[[], float]) -> None:
-        """Reserve some moments, `most` or fewer: so many that the next reservation ends before they are used up.
+    def look_ahead(self, moment: float, now: float, lanes: Collection[Lane]) -> float:
+        """Have moments reserved if it is time for that, and return when to look again.
 
         Args:
-            most: For so many there is a use.
+            moment: When somebody could leave, were there moments enough; endless where nobody could.
+            now: The time.
+            lanes: Who waits.
+        """
+        if moment == math.inf:
+            return math.inf
+        first = self.first(now)
+        wanted = sum(lane.ready(now, moment + _AHEAD) for lane in lanes) - len(self._moments)
+        if self._appointed is None and wanted > 0:
+            last = self._moments[-1] if self._moments else moment
+            reserves_at = max(max(moment, last) - _AHEAD, self._not_before)
+            if reserves_at > now:
+                return min(max(moment, first), reserves_at)
+            self._wanted = wanted
+            self._appointed = _last_in_line(lanes)
+            self._appointed.woken.set()
+        return max(moment, first)
+
+    def is_left_by(self, waiter: Waiter) -> bool:
+        """Whether it was for this one to reserve; then that is for another now."""
+        if self._appointed is not waiter:
+            return False
+        self._appointed = None
+        return True
+
+    async def reserve(self, now: Callable[[], float]) -> None:
+        """Reserve some of the moments that are wanted, so many that the next ones come before they are used up.
+
+        Args:
             now: Reads the loop's clock.
 
         Raises:
-            StoreError: There are none to be had for the moment.
+            StoreError: The store failed.
         """
         interval, began = self._rate.interval, now()
-        count = max(1, min(most, round(min(max(self._took, _LEAST), _MOST) / interval)))
+        count = max(1, min(self._wanted, round(min(max(self._took, _LEAST), _MOST) / interval)))
         try:
             wait = await self._rate.reserve(count)
         except StoreError:
@@ -95,3 +117,10 @@ class Allowance:
         answered = now()
         self._took = answered - began
         self._moments.extend(answered + wait + nth * interval for nth in range(count))
+        self._appointed = None
+
+
+def _last_in_line(lanes: Collection[Lane]) -> Waiter:
+    """Return who waits behind all others."""
+    last = (next(reversed(queue)) for lane in lanes for queue in lane.waiting if queue)
+    return max(last, key=lambda waiter: (waiter.priority, waiter.number))

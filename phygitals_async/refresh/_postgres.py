@@ -78,7 +78,7 @@ _RESERVE: Final = f"""
         WHEN budget.reserved_until BETWEEN {_NOW} AND {_NOW} + {FURTHEST_RESERVED} THEN budget.reserved_until
         ELSE {_NOW} END
     RETURNING greatest(reserved_until - $2 - {_NOW}, 0)
-"""
+"""  # noqa: S608 - constants of ours.
 
 
 class PostgresStore:

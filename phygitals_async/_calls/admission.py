@@ -10,6 +10,8 @@ import anyio
 
 from phygitals_async._calls.allowance import Allowance, SharedRate
 from phygitals_async._calls.lanes import Lane, Priority, Waiter
+from phygitals_async._calls.pacer import Pacer
+from phygitals_async._calls.shared_pacer import SharedPacer
 from phygitals_async._loop.affinity import Event, event_class
 from phygitals_async._loop.clocks import REAL_CLOCK, Clock
 from phygitals_async._loop.loops import Loop
@@ -61,7 +63,8 @@ class Admission:
         """Return the lane of an operation."""
         lane = self._lanes.get(operation)
         if lane is None:
-            lane = self._lanes[operation] = Lane()
+            pacer = Pacer() if self._allowance is None else SharedPacer()
+            lane = self._lanes[operation] = Lane(pacer)
         return lane
 
     def close(self) -> None:

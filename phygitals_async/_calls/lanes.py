@@ -53,7 +53,7 @@ class Lane:
         waiting: Who waits, by priority.
     """
 
-    pacer: Pacer = field(factory=Pacer)
+    pacer: Pacer
     answered: bool = False
     last_used: float = -math.inf
     bulk_in_flight: int = 0

@@ -458,7 +458,8 @@ async def test_a_budget_whose_store_fails_ends_the_run_and_nothing_is_lost() -> 
     assert 1 <= asked <= 3
     store.good = 10_000
     report = await refresh(world.api, ids, store)
-    assert (report.run.number, report.run.known, report.skipped, report.failed) == (1, 1000, asked, 0)
+    assert (report.run.number, report.run.known, report.failed) == (1, 1000, 0)
+    assert 1 <= report.skipped <= asked
 
 
 async def test_a_commit_that_is_cut_short_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 from phygitals_async import client
 from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE
 from phygitals_async._bulk.outcomes import Batch
+from phygitals_async._calls.allowance import SharedRate
 from phygitals_async._calls.journal import Journal
 from phygitals_async._calls.retry import RetryPolicy
 from phygitals_async._public import public
@@ -75,7 +76,9 @@ class PhygitalsClient(Door):
         attempt_timeout: Seconds for one attempt of a read, not counting the wait for admission.
         max_in_flight: The most requests in flight; more calls wait: calls that move money or goods go first, single
             calls next, lookups of bulk runs last.
-        rate: The most requests per second, for those who know their limit; else the pace is learnt from refusals.
+        rate: The most requests per second, for those who know their limit; else the pace is learnt from refusals. A
+            `Budget` of `phygitals_async.refresh` is one that clients of several processes share; where its store fails,
+            a call that waits for its moment is not sent, and raises the `StoreError`.
         retry: How reads, and calls that provably never left, are repeated.
         observer: Is told of calls, attempts and bulk progress; see `Observer`.
         converter: Structures the answers; see `build_converter`.
@@ -104,7 +107,7 @@ class PhygitalsClient(Door):
         deadline: float = 30.0,
         attempt_timeout: float = 15.0,
         max_in_flight: int = 100,
-        rate: float | None = None,
+        rate: float | SharedRate | None = None,
         retry: RetryPolicy | None = None,
         observer: Observer | None = None,
         converter: PhygitalsConverter | None = None,

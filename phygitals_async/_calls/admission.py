@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import enum
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 import anyio
-from attrs import define, field
 
+from phygitals_async._calls.allowance import Allowance, SharedRate
+from phygitals_async._calls.lanes import Lane, Priority, Waiter
 from phygitals_async._calls.pacer import Pacer
+from phygitals_async._calls.shared_pacer import SharedPacer
 from phygitals_async._loop.affinity import Event, event_class
 from phygitals_async._loop.clocks import REAL_CLOCK, Clock
 from phygitals_async._loop.loops import Loop
@@ -25,43 +25,6 @@ _SOUGHT: Final = 0.2
 _SLACK: Final = 0.05
 
 
-class Priority(enum.IntEnum):
-    """Who goes first where several wait."""
-
-    MONEY = 0
-    SINGLE = 1
-    BULK = 2
-
-
-@define(eq=False)
-class Lane:
-    """The calls of one operation.
-
-    Attributes:
-        pacer: How fast they may leave.
-        answered: Whether the server has ever accepted one.
-        last_used: When one left last, in seconds of the loop's clock.
-        bulk_in_flight: How many there are that bulk runs made.
-        waiting: Who waits, by priority.
-    """
-
-    pacer: Pacer = field(factory=Pacer)
-    answered: bool = False
-    last_used: float = -math.inf
-    bulk_in_flight: int = 0
-    waiting: tuple[OrderedDict[_Waiter, None], ...] = field(factory=lambda: tuple(OrderedDict() for _ in Priority))
-
-
-@define(eq=False)
-class _Waiter:
-    lane: Lane
-    priority: Priority
-    arrived: float
-    number: int
-    admitted: Event
-    admitted_at: float = math.inf
-
-
 class Admission:
     """Admits the requests of one client, in one event loop.
 
@@ -71,18 +34,19 @@ class Admission:
 
     Args:
         limit: The most requests in flight.
-        rate: The most requests per second, or None for no such cap.
+        rate: The most requests per second, a rate shared with other clients, or None for no such cap.
         clock: Where the time comes from.
 
     Attributes:
         in_flight: How many there are.
     """
 
-    def __init__(self, limit: int, rate: float | None, clock: Clock = REAL_CLOCK) -> None:
+    def __init__(self, limit: int, rate: float | SharedRate | None, clock: Clock = REAL_CLOCK) -> None:
         self.in_flight = 0
         self._limit = limit
         self._clock = clock
-        self._interval = 0.0 if rate is None else 1 / rate
+        self._allowance = Allowance(rate) if isinstance(rate, SharedRate) else None
+        self._interval = 0.0 if rate is None or isinstance(rate, SharedRate) else 1 / rate
         self._next = -math.inf
         self._lanes: dict[str, Lane] = {}
         self._host: Lane | None = None
@@ -99,7 +63,8 @@ class Admission:
         """Return the lane of an operation."""
         lane = self._lanes.get(operation)
         if lane is None:
-            lane = self._lanes[operation] = Lane()
+            pacer = Pacer() if self._allowance is None else SharedPacer()
+            lane = self._lanes[operation] = Lane(pacer)
         return lane
 
     def close(self) -> None:
@@ -117,12 +82,15 @@ class Admission:
             await self._closing.wait()
 
     def due(self, lane: Lane, now: float) -> float:
-        """Return when the lane lets the next request leave, were there nobody else."""
-        return max(lane.pacer.due(now), self._next)
+        """Return when the lane lets the next request leave, were there nobody else, for all that is known."""
+        reserved = -math.inf if self._allowance is None else self._allowance.first(now, default=-math.inf)
+        return max(lane.pacer.due(now), self._next, reserved)
 
     def enter_at_once(self, lane: Lane, priority: Priority, now: float) -> bool:
         """Enter if that takes no waiting, and say whether it did. Whoever entered must `leave`."""
         if self._waiting or self.in_flight >= self._limit or self._due(lane, priority, now, now) > now:
+            return False
+        if self._allowance is not None and self._allowance.first(now) > now:
             return False
         self._count_in(lane, priority, now)
         return True
@@ -135,19 +103,27 @@ class Admission:
         if self._event is None:
             self._loop, self._event = self._clock.loop(), event_class()
         self._arrivals += 1
-        waiter = _Waiter(lane, priority, self._loop.now(), self._arrivals, self._event())
+        waiter = Waiter(lane, priority, self._loop.now(), self._arrivals, self._event())
         lane.waiting[priority][waiter] = None
         self._waiting += 1
         self._dispatch()
         try:
-            await waiter.admitted.wait()
+            await waiter.woken.wait()
+            while waiter.admitted_at == math.inf and self._allowance is not None:
+                waiter.woken = self._event()
+                await self._allowance.reserve(self._loop.now)
+                self._dispatch()
+                await waiter.woken.wait()
         except BaseException:  # Cancelled, in whatever way the event loop has: the place must not go with the call.
-            if waiter.admitted.is_set():
+            if waiter.admitted_at < math.inf:
                 self.leave(lane, priority)
             else:
                 del lane.waiting[priority][waiter]
                 self._waiting -= 1
             raise
+        finally:
+            if self._allowance is not None and self._allowance.is_left_by(waiter):
+                self._dispatch()
         return waiter.admitted_at
 
     def leave(self, lane: Lane, priority: Priority) -> None:
@@ -185,18 +161,20 @@ class Admission:
         moment = math.inf
         while self._waiting and self.in_flight < self._limit:
             moment, waiter = self._first(now)
-            if waiter is None:
+            if waiter is None or (self._allowance is not None and self._allowance.first(now) > now):
                 break
             self._admit(waiter, now)
             moment = math.inf
+        if self._allowance is not None:
+            moment = self._allowance.look_ahead(moment, now, self._lanes.values())
         self._set_timer(moment)
 
-    def _first(self, now: float) -> tuple[float, _Waiter | None]:
+    def _first(self, now: float) -> tuple[float, Waiter | None]:
         """Return who may leave now and goes first, or None and the moment when somebody may."""
         moment = math.inf
         kept: Lane | None = None
         for priority in Priority:
-            first: _Waiter | None = None
+            first: Waiter | None = None
             for lane in self._lanes.values():
                 if not (queue := lane.waiting[priority]) or lane is kept:
                     continue
@@ -235,12 +213,12 @@ class Admission:
             return None
         return host
 
-    def _admit(self, waiter: _Waiter, now: float | None = None) -> None:
+    def _admit(self, waiter: Waiter, now: float | None = None) -> None:
         del waiter.lane.waiting[waiter.priority][waiter]
         self._waiting -= 1
         waiter.admitted_at = self._loop.now() if now is None else now
         self._count_in(waiter.lane, waiter.priority, waiter.admitted_at)
-        waiter.admitted.set()
+        waiter.woken.set()
 
     def _count_in(self, lane: Lane, priority: Priority, now: float) -> None:
         self.in_flight += 1
@@ -248,6 +226,8 @@ class Admission:
         lane.pacer.take(now)
         if self._interval:
             self._next = max(self._next, now - max(_SLACK - self._interval, 0.0)) + self._interval
+        elif self._allowance is not None:
+            self._allowance.take()
         if self._host is not None and (host := self._visited(lane, now)) is not None:
             host.pacer.take(now)
         lane.last_used = now

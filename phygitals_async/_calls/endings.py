@@ -8,15 +8,38 @@ from typing import Any
 
 from phygitals_async._api.operation import Operation
 from phygitals_async._calls.verdicts import judge
-from phygitals_async.errors import DecodeError, OutcomeUnknown, PhygitalsError, Sent, TransportError
+from phygitals_async.errors import (
+    ClientClosed,
+    DecodeError,
+    OutcomeUnknown,
+    PhygitalsError,
+    Sent,
+    StoreError,
+    TransportError,
+)
 from phygitals_async.observer import logger
 from phygitals_async.transport import Delivery
 
 
 def complete(
-    error: PhygitalsError, operation: Operation[Any], arguments: Mapping[str, Any], attempts: int
+    error: PhygitalsError,
+    last: PhygitalsError | None,
+    operation: Operation[Any],
+    arguments: Mapping[str, Any],
+    attempts: int,
 ) -> PhygitalsError:
-    """Return the error that a call ends with: this one, completed, or the `OutcomeUnknown` that it amounts to."""
+    """Return the error that a call ends with: this one, completed, or the `OutcomeUnknown` that it amounts to.
+
+    Args:
+        error: What ended it.
+        last: What its last attempt failed with, if one did.
+        operation: What it was.
+        arguments: What it was called with.
+        attempts: How often a request was handed to the transport.
+    """
+    if isinstance(error, ClientClosed | StoreError) and last is not None:
+        # There was no further attempt.
+        error.sent = last.sent
     error.describe(operation.name, arguments, attempts)
     if not judge(error, operation.effect).leaves_open:
         return error

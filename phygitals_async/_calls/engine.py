@@ -9,6 +9,7 @@ import anyio
 
 from phygitals_async._api.wire import Wire
 from phygitals_async._calls.admission import Admission
+from phygitals_async._calls.allowance import SharedRate
 from phygitals_async._calls.retry import RetryBudget, RetryPolicy
 from phygitals_async._checks import check_count, check_rate, check_seconds
 from phygitals_async._loop.affinity import Affinity
@@ -34,7 +35,7 @@ class Engine:
         deadline: float,
         attempt_timeout: float,
         max_in_flight: int,
-        rate: float | None,
+        rate: float | SharedRate | None,
         retry: RetryPolicy,
         hooks: Hooks | None,
         clock: Clock,
@@ -46,7 +47,7 @@ class Engine:
         self.deadline = check_seconds("deadline", deadline)
         self.attempt_timeout = check_seconds("attempt_timeout", attempt_timeout)
         self.max_in_flight = check_count("max_in_flight", max_in_flight)
-        self.rate = None if rate is None else check_rate("rate", rate)
+        self.rate = rate if rate is None or isinstance(rate, SharedRate) else check_rate("rate", rate)
         self.retry = retry
         self.budget = RetryBudget()
         self.affinity = Affinity("this client")

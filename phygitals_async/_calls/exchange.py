@@ -10,10 +10,11 @@ from typing import Any, Final, Generic, Self, TypeVar, cast
 from attrs import evolve
 
 from phygitals_async._api.operation import Operation
-from phygitals_async._calls.admission import Admission, Lane, Priority
+from phygitals_async._calls.admission import Admission
 from phygitals_async._calls.answers import taking
 from phygitals_async._calls.endings import complete, note_unknown_outcome, unlisted, with_truth
 from phygitals_async._calls.engine import Engine
+from phygitals_async._calls.lanes import Lane, Priority
 from phygitals_async._calls.lookups import Run, current_lookup
 from phygitals_async._calls.verdicts import Verdict, asked_pause, judge
 from phygitals_async._checks import check_seconds
@@ -133,7 +134,7 @@ class Exchange(Generic[T]):
         """Complete the error that ends the call, or raise the `OutcomeUnknown` that it amounts to."""
         ended_by: PhygitalsError | None = None
         if isinstance(error, PhygitalsError):
-            ended_by = complete(error, self._operation, self._arguments, self._attempts)
+            ended_by = complete(error, self._last, self._operation, self._arguments, self._attempts)
         elif self._irreversible and self._delivery is not None and self._delivery.sent is not Sent.NEVER:
             note_unknown_outcome(error, self._operation)
         if self._engine.hooks is not None:
@@ -198,9 +199,7 @@ class Exchange(Generic[T]):
 
     def _check_open(self) -> None:
         if self._engine.closed:
-            closed = ClientClosed("the client was closed")
-            closed.sent = Sent.NEVER if self._last is None else self._last.sent
-            raise closed from self._last
+            raise ClientClosed("the client was closed") from self._last
 
     async def _attempt(self, request: Request) -> Response:
         engine, lookup = self._engine, self._lookup

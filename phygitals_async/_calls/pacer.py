@@ -169,13 +169,17 @@ class Pacer:
         if self._rate == math.inf:
             self._rate, self.window = _FIRST_RATE, math.inf
             self._first_burst = self._ledger
+        self._pause(now, retry_after)
+        self._credit = 0
+        self._ended, self._ledger = self._ledger, Ledger()
+        self._refused_at, self._is_burst_open = sent_at, True
+        return True
+
+    def _pause(self, now: float, retry_after: float | None) -> None:
         pause = self._own_pause if retry_after is None else max(retry_after, _FIRST_PAUSE)
         self.resumes = max(self.resumes, now + pause)
         self._own_pause = min(self._own_pause * _PAUSE_FACTOR, _LONGEST_PAUSE)
-        self._credit = 0
-        self._ended, self._ledger = self._ledger, Ledger()
-        self._refused_at, self._reacted_at, self._is_burst_open = sent_at, now, True
-        return True
+        self._reacted_at = now
 
     def _start_afresh(self, now: float, idle: float) -> None:
         """Begin a new stretch after a time in which nothing was sent: the bucket is full again."""

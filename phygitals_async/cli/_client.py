@@ -18,7 +18,7 @@ from phygitals_async.cli._endings import go_on_with, say
 from phygitals_async.cli._stores import journal_option
 from phygitals_async.config import Settings, resolve_settings
 from phygitals_async.observer import logger
-from phygitals_async.refresh import Store, open_store
+from phygitals_async.refresh import Budget, Store, open_store
 from phygitals_async.sync import PhygitalsClient
 
 
@@ -88,8 +88,8 @@ class Connection:
             yield api
 
     @asynccontextmanager
-    async def open_async(self, *, rate: float | None = None) -> AsyncIterator[AsyncClient]:
-        """Give an async client while the block runs, which sends at most `rate` requests per second."""
+    async def open_async(self, *, rate: Budget | None = None) -> AsyncIterator[AsyncClient]:
+        """Give an async client while the block runs, which shares a rate if there is one."""
         with self.told():
             async with AsyncClient(transport(), **self.arguments(), rate=rate) as api:
                 yield api

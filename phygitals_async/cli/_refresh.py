@@ -16,7 +16,7 @@ from phygitals_async.cli._ids import ids_option, read_ids
 from phygitals_async.cli._output import Lines, json_option, moment, print_json, print_table, usd
 from phygitals_async.cli._progress import Meter
 from phygitals_async.cli._stores import existing_store, store_option
-from phygitals_async.refresh import Change, RefreshReport, Store, open_store, read_changes
+from phygitals_async.refresh import Budget, Change, RefreshReport, Store, open_store, read_changes
 from phygitals_async.refresh import refresh as refresh_users
 
 # Seconds between two looks at a store that is followed.
@@ -52,7 +52,11 @@ class _Wish:
     "--resume/--new", default=True, show_default=True, help="Go on with a run that has not finished, or begin another."
 )
 @click.option("--limit", type=click.IntRange(min=1), default=64, show_default=True, help="The most lookups in flight.")
-@click.option("--rate", type=float, help="The most requests per second; else the pace is learnt.")
+@click.option(
+    "--rate",
+    type=float,
+    help="The most requests per second of all who share the store; else the pace is learnt.",
+)
 @click.option(
     "--patience", type=float, default=300.0, show_default=True, metavar="SECONDS", help="How long an outage may last."
 )
@@ -95,7 +99,7 @@ async def _refresh(connection: Connection, store: Store, wish: _Wish, told: list
 
     try:
         with Meter(total) as meter:
-            async with connection.open_async(rate=wish.rate) as api:
+            async with connection.open_async(rate=None if wish.rate is None else Budget(store, wish.rate)) as api:
                 return await refresh_users(
                     api,
                     keys,

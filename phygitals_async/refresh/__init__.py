@@ -7,6 +7,7 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
+    from phygitals_async.refresh._budget import Budget
     from phygitals_async.refresh._changes import Change, ChangeKind, read_changes
     from phygitals_async.refresh._export import ExportFormat, export
     from phygitals_async.refresh._memory import MemoryStore
@@ -19,6 +20,7 @@ if typing.TYPE_CHECKING:
     from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
 
 __all__ = [
+    "Budget",
     "Change",
     "ChangeKind",
     "ExportFormat",
@@ -39,6 +41,7 @@ __all__ = [
 
 # As in the package above: a name is loaded when it is first asked for, and a store's database with it.
 _MODULES: typing.Final = {
+    "Budget": "_budget",
     "Change": "_changes",
     "ChangeKind": "_changes",
     "ExportFormat": "_export",

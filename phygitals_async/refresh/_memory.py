@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -11,19 +12,25 @@ from attrs import evolve
 
 from phygitals_async._calls.journal import JournalEntry
 from phygitals_async.errors import StoreBusy
-from phygitals_async.refresh._store import Run, StoredChanges, StoredUser
+from phygitals_async.refresh._store import Run, StoredChanges, StoredUser, next_free
 
 
 class MemoryStore:
-    """Keeps everything in this process, for tests; see `Store`."""
+    """Keeps everything in this process, for tests; see `Store`.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Returns the time that budgets go by, in seconds; such as `clock.now` of a `SkippingClock`.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._is_held = False
         self._runs: dict[int, Run] = {}
         self._users: dict[str, StoredUser] = {}
         self._snapshots: dict[str, bytes] = {}
         self._changes: list[StoredChanges] = []
         self._entries: dict[str, JournalEntry] = {}
+        self._budgets: dict[str, float] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,6 +114,14 @@ class MemoryStore:
         """See `Journal`."""
         await anyio.lowlevel.checkpoint()
         return sorted((e for e in self._entries.values() if e.is_open), key=lambda entry: entry.started_at)
+
+    async def reserve(self, name: str, seconds: float) -> float:
+        """See `Store`."""
+        await anyio.lowlevel.checkpoint()
+        now = self._clock()
+        begins = next_free(self._budgets.get(name, now), now)
+        self._budgets[name] = begins + seconds
+        return begins - now
 
     async def aclose(self) -> None:
         """See `Store`. What it holds can still be read."""

@@ -11,7 +11,7 @@ from attrs import astuple
 from phygitals_async._calls.journal import JournalEntry
 from phygitals_async.refresh._entries import decode_entry, encode_entry
 from phygitals_async.refresh._postgres_pool import PostgresPool
-from phygitals_async.refresh._store import Run, StoredChanges, StoredUser
+from phygitals_async.refresh._store import FURTHEST_RESERVED, Run, StoredChanges, StoredUser
 
 # Step by step from one version of the tables to the next: a step that was released is never changed.
 STEPS: Final = (
@@ -38,6 +38,10 @@ STEPS: Final = (
     CREATE TABLE journal (id text PRIMARY KEY, started_at timestamptz NOT NULL, is_open boolean NOT NULL,
         entry text NOT NULL);
     CREATE INDEX open_entries ON journal (started_at) WHERE is_open;
+    """,
+    """
+    -- The end of the server may cost it: what was reserved is over by the time it is up again.
+    CREATE UNLOGGED TABLE budgets (name text PRIMARY KEY, reserved_until double precision NOT NULL);
     """,
 )
 
@@ -66,6 +70,15 @@ _UPSERT_ENTRY: Final = """
     INSERT INTO journal VALUES ($1, $2, $3, $4)
     ON CONFLICT (id) DO UPDATE SET is_open = excluded.is_open, entry = excluded.entry
 """
+# As `next_free` does, by the server's clock.
+_NOW: Final = "extract(epoch FROM clock_timestamp())::double precision"
+_RESERVE: Final = f"""
+    INSERT INTO budgets AS budget VALUES ($1, {_NOW} + $2)
+    ON CONFLICT (name) DO UPDATE SET reserved_until = $2 + CASE
+        WHEN budget.reserved_until BETWEEN {_NOW} AND {_NOW} + {FURTHEST_RESERVED} THEN budget.reserved_until
+        ELSE {_NOW} END
+    RETURNING greatest(reserved_until - $2 - {_NOW}, 0)
+"""  # noqa: S608 - constants of ours.
 
 
 class PostgresStore:
@@ -173,6 +186,11 @@ class PostgresStore:
         """See `Journal`."""
         rows = await self._pool.read("SELECT entry FROM journal WHERE is_open ORDER BY started_at")
         return [decode_entry(entry) for (entry,) in rows]
+
+    async def reserve(self, name: str, seconds: float) -> float:
+        """See `Store`. It goes by the server's clock."""
+        ((begins,),) = await self._pool.read(_RESERVE, name, seconds)
+        return float(begins)
 
     async def aclose(self) -> None:
         """See `Store`."""

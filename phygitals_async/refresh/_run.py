@@ -82,7 +82,8 @@ async def refresh(
         ConfigurationError: `limit` or a time is not what it should be.
         InvalidArgumentError: `user_ids` cannot be read, or the store has a later run than the one named.
         StoreBusy: Another run is under way on the store.
-        StoreError: The store failed; what was committed before is kept, and the run can be gone on with.
+        StoreError: The store failed, or that of the client's budget; what was committed before is kept, and the run can
+            be gone on with.
     """
     check_ids(user_ids)
     await store.acquire()
@@ -210,6 +211,9 @@ class _Job:
             self._take_inventory(outcome.key, outcome.value)
 
     def _take_failure(self, user_id: str, error: PhygitalsError) -> None:
+        if isinstance(error, StoreError):
+            # That of the client's budget: the others would fail by it too, one after the other.
+            raise error
         if isinstance(error, NotAttempted | ClientClosed | AuthenticationError):
             del self._pending[user_id]
             # The refused key says more than what was not attempted for it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from attrs import astuple
 from phygitals_async._calls.journal import JournalEntry
 from phygitals_async.refresh._entries import decode_entry, encode_entry
 from phygitals_async.refresh._sqlite_thread import SqliteThread
-from phygitals_async.refresh._store import Run, StoredChanges, StoredUser
+from phygitals_async.refresh._store import Run, StoredChanges, StoredUser, next_free
 
 # Step by step from one version of the schema to the next: a step that was released is never changed.
 STEPS: Final = (
@@ -38,6 +39,9 @@ STEPS: Final = (
     """
     CREATE TABLE journal (id TEXT PRIMARY KEY, started_at TEXT NOT NULL, is_open INTEGER NOT NULL, entry TEXT NOT NULL);
     CREATE INDEX open_entries ON journal (started_at) WHERE is_open
+    """,
+    """
+    CREATE TABLE budgets (name TEXT PRIMARY KEY, reserved_until REAL NOT NULL) WITHOUT ROWID
     """,
 )
 
@@ -182,6 +186,18 @@ class SqliteStore:
         """See `Journal`."""
         rows = await self._read("SELECT entry FROM journal WHERE is_open ORDER BY started_at")
         return [decode_entry(entry) for (entry,) in rows]
+
+    async def reserve(self, name: str, seconds: float) -> float:
+        """See `Store`. It goes by the machine's clock."""
+
+        def write(connection: sqlite3.Connection) -> float:
+            found = connection.execute("SELECT reserved_until FROM budgets WHERE name = ?", (name,)).fetchone()
+            now = time.time()
+            begins = next_free(found[0] if found else now, now)
+            connection.execute("INSERT OR REPLACE INTO budgets VALUES (?, ?)", (name, begins + seconds))
+            return begins - now
+
+        return await self._thread.write(write)
 
     async def aclose(self) -> None:
         """See `Store`."""

@@ -128,8 +128,11 @@ class SqliteThread:
         return sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        # One look, for another process may be making the store.
+        connection.execute("BEGIN")
         ((application,),) = connection.execute("PRAGMA application_id")
         is_empty = not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+        connection.execute("ROLLBACK")
         if application != _APPLICATION and not is_empty:
             msg = f"{self._path} is a database of another program"
             raise StoreCorrupt(msg)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from attrs import frozen
 
 from phygitals_async._calls.journal import Journal
 from phygitals_async.models.fields import Instant
+
+# Seconds. What is reserved of a budget further ahead than this was reserved before the clock was set back.
+FURTHEST_RESERVED: Final = 300.0
 
 
 @frozen
@@ -152,6 +155,19 @@ class Store(Journal, Protocol):
         """Return the first changes after a number, in their order: those of runs after the run numbered `since`."""
         ...
 
+    async def reserve(self, name: str, seconds: float) -> float:
+        """Reserve the next seconds of a budget that nobody has, and return in how many seconds from now they begin.
+
+        All who share the store reserve one after the other, by one clock. Where that was set back, what seems to be
+        reserved for more than 300 seconds ahead counts as over.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Close the store; again, it does nothing."""
         ...
+
+
+def next_free(reserved_until: float, now: float) -> float:
+    """Return when the seconds of a budget begin that nobody has reserved."""
+    return reserved_until if now <= reserved_until <= now + FURTHEST_RESERVED else now

@@ -10,6 +10,7 @@ Each check is given what opens the store: an empty one at first, and the same on
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -184,6 +185,23 @@ async def entries_of_the_journal_are_kept(open_store: Open) -> None:
         _same(await store.read_entry("none"), None)
 
 
+async def a_budget_is_reserved_one_after_the_other(open_store: Open) -> None:
+    """Each time behind what was reserved before, from whichever store it was; another budget is another."""
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(open_store())
+        second = await stack.enter_async_context(open_store())
+        began = time.monotonic()
+        found = [await store.reserve("shared", 20.0) for store in (first, second, first)]
+        took = time.monotonic() - began
+        late = [nth * 20.0 - begins for nth, begins in enumerate(found)]
+        # What has passed meanwhile is all that it may be less.
+        _expect(all(-0.1 <= seconds <= took + 0.1 for seconds in late), f"expected 0, 20, 40, found {found}")
+        _same(await second.reserve("another 'ж", 1.0), 0.0)
+        await first.reserve("set back", 100_000.0)
+        _same(await second.reserve("set back", 1.0), 0.0)
+        _expect(await first.reserve("set back", 1.0) > 0.0, "what was reserved after the clock was set back is lost")
+
+
 async def it_can_be_closed_twice(open_store: Open) -> None:
     """As whatever is closed by several owners."""
     async with open_store() as store:
@@ -201,6 +219,7 @@ CHECKS: Final[tuple[Callable[[Open], Awaitable[None]], ...]] = (
     many_users_are_found_at_once,
     one_run_at_a_time,
     entries_of_the_journal_are_kept,
+    a_budget_is_reserved_one_after_the_other,
     it_can_be_closed_twice,
 )
 

@@ -24,7 +24,8 @@ from phygitals_async import (
     Response,
     Sent,
 )
-from phygitals_async._calls.admission import Admission, Priority
+from phygitals_async._calls.admission import Admission
+from phygitals_async._calls.lanes import Priority
 from phygitals_transports import MemoryTransport
 from virtual import EarlyLoop, run_virtually, settle, virtual_backend
 

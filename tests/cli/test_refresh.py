@@ -212,6 +212,37 @@ def test_a_disk_that_fills_up(server: Server, ids: str, store: str, monkeypatch:
     assert json.loads(again.stdout)["skipped"] == 1
 
 
+def test_a_rate_is_shared_by_all_who_have_the_store(
+    server: Server, ids: str, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the store's default budget. Where that fails, what was answered is kept."""
+    reserve, asked = SqliteStore.reserve, []
+
+    async def note(self: SqliteStore, name: str, seconds: float) -> float:
+        asked.append((name, seconds))
+        if len(asked) > 1:
+            msg = "the disk is full"
+            raise StoreFull(msg)
+        return await reserve(self, name, seconds)
+
+    monkeypatch.setattr(SqliteStore, "reserve", note)
+    result = server.run("refresh", "--ids", ids, "--store", store, "--limit", "1", "--rate", "20")
+    assert asked == [("default", 0.05), ("default", 0.05)]
+    assert result.exit_code == Exit.INTERRUPTED
+    assert "the disk is full; what was committed is kept, go on with: phygitals refresh" in result.stderr
+    monkeypatch.setattr(SqliteStore, "reserve", reserve)
+    again = server.run("refresh", "--ids", ids, "--store", store, "--rate", "20", "--json")
+    assert json.loads(again.stdout)["skipped"] == 1
+
+
+@pytest.mark.parametrize("rate", ["0", "0.05", "nan"])
+def test_a_rate_that_no_budget_can_have(server: Server, ids: str, store: str, rate: str) -> None:
+    """It is a wrong option."""
+    result = server.run("refresh", "--ids", ids, "--store", store, "--rate", rate)
+    assert result.exit_code == Exit.USAGE
+    assert server.seen == []
+
+
 def test_following(server: Server, ids: str, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a later run finds comes when it does; Ctrl-C names the number to go on after."""
     server.run("refresh", "--ids", ids, "--store", store, "--run", "first")

@@ -140,6 +140,7 @@ async def test_a_schema_of_an_older_version_is_brought_up_to_date(
     stores = [PostgresStore(postgres, schema=schema) for _ in range(3)]
     found = await asyncio.gather(*(store.user_page("", 10) for store in stores))
     assert found == [["a"] * (version > 0)] * 3
+    assert await stores[0].reserve("default", 1.0) == 0.0
     for store in stores:
         await store.aclose()
 

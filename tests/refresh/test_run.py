@@ -25,10 +25,11 @@ from phygitals_async import (
     ServerError,
     StoreBusy,
     StoreFull,
+    StoreUnavailable,
     build_converter,
     fan_out,
 )
-from phygitals_async.refresh import ChangeKind, MemoryStore, Run, read_changes, read_inventories, refresh
+from phygitals_async.refresh import Budget, ChangeKind, MemoryStore, Run, read_changes, read_inventories, refresh
 from phygitals_transports import MemoryTransport
 from support import ONCE, last_segment
 from virtual import virtual_backend
@@ -429,6 +430,36 @@ async def test_a_store_that_fails_ends_the_run_and_nothing_is_lost(monkeypatch: 
     report = await refresh(world.api, ids, store)
     assert (report.run.number, report.run.done, report.skipped) == (1, 10, 2)
     assert len(await world.changes()) == 10
+
+
+class Exhausted(MemoryStore):
+    """A store whose budget works for so many reservations."""
+
+    good = 3
+
+    async def reserve(self, name: str, seconds: float) -> float:
+        """Reserve, or fail."""
+        self.good -= 1
+        if self.good < 0:
+            msg = "the database is gone"
+            raise StoreUnavailable(msg)
+        return await super().reserve(name, seconds)
+
+
+async def test_a_budget_whose_store_fails_ends_the_run_and_nothing_is_lost() -> None:
+    """What was answered is kept, the others are not asked, and the run goes on where it was."""
+    ids = [f"user_{number}" for number in range(1000)]
+    store = Exhausted(clock=anyio.current_time)
+    world = World(*ids, rate=Budget(store, 10.0))
+    world.store = store
+    with pytest.raises(StoreUnavailable, match="the database is gone"):
+        await refresh(world.api, ids, store)
+    asked = len(world.asked)
+    assert 1 <= asked <= 3
+    store.good = 10_000
+    report = await refresh(world.api, ids, store)
+    assert (report.run.number, report.run.known, report.failed) == (1, 1000, 0)
+    assert 1 <= report.skipped <= asked
 
 
 async def test_a_commit_that_is_cut_short_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:

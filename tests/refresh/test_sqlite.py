@@ -173,8 +173,20 @@ async def test_a_store_of_an_older_version_is_brought_up_to_date(tmp_path: Path,
     async with SqliteStore(path) as store:
         assert await store.user_page("", 10) == ["a"] * (version > 0)
         await fill(store, 0)
+        assert await store.reserve("default", 1.0) == 0.0
         ((found,),) = await store._thread.do(lambda connection: connection.execute("PRAGMA user_version").fetchall())
         assert found == len(STEPS)
+
+
+async def test_several_may_make_a_store_at_once(tmp_path: Path) -> None:
+    """None of them takes what another has half made for a database of another program."""
+    for turn in range(10):
+        stores = [SqliteStore(tmp_path / f"{turn}.db") for _ in range(12)]
+        async with anyio.create_task_group() as tasks:
+            for store in stores:
+                tasks.start_soon(store.runs)
+        for store in stores:
+            await store.aclose()
 
 
 async def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:

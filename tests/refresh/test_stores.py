@@ -50,7 +50,22 @@ class Shared(MemoryStore):
         """Refuse nobody."""
 
 
-@pytest.mark.parametrize(("store", "finds"), [(Forgetful(), "expected .*, found"), (Shared(), "a second run got")])
+class Generous(MemoryStore):
+    """A store that gives everybody the same seconds."""
+
+    async def reserve(self, name: str, seconds: float) -> float:
+        """Reserve nothing."""
+        return 0.0
+
+
+@pytest.mark.parametrize(
+    ("store", "finds"),
+    [
+        (Forgetful(), "expected .*, found"),
+        (Shared(), "a second run got"),
+        (Generous(), r"expected 0, 20, 40, found \[0.0, 0.0, 0.0\]"),
+    ],
+)
 async def test_the_checks_find_what_is_wrong(store: MemoryStore, finds: str) -> None:
     """A store that does not keep what it promises fails some of them."""
     found = ""

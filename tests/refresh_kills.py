@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -74,12 +75,7 @@ def refresh_and_kill(store: str, users: int, kills: int, *, seed: int, commit: i
         for day in (0, 1):
             work = _Work(market, store, users, commit, part, day)
             with work.workers():
-                for _ in range(kills // 2):
-                    requests = chance.randrange(1, 4 * users // (kills + 8))
-                    done += work.killed_once(requests, chance)
-                # A part that was killed too often is given back.
-                while work.wait(work.start()) == _RESUMABLE:
-                    pass
+                done += work.be_done(kills // 2, 4 * users // (kills + 8), chance)
             missing, repeated = asyncio.run(_check(store, users, day))
             lost |= missing
             twice |= repeated
@@ -122,38 +118,50 @@ class _Work:
             self.cluster[:] = [cluster]
             yield
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def be_done(self, kills: int, requests: int, chance: random.Random) -> int:
+        """Kill so many processes, after up to so many requests each, go on to the end, and return how many it were."""
+        killed, child = 0, self._start()
+        while True:
+            is_last = killed == kills
+            if not is_last:
+                killed += self._kills(child, chance.randrange(1, requests), chance)
+            if is_last or child.poll() is not None:
+                with child:
+                    status = child.wait()
+                assert status in (0, _RESUMABLE, -signal.SIGKILL)
+                if not status:
+                    return killed
+                # Killed, or given back parts that were killed too often.
+                child = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
         """Start, or go on with it."""
         on = self.cluster[0].scheduler_address if self.cluster else ""
         arguments = (self.market.url(self.day), self.store, self.users, self.commit, f"day {self.day}", on, self.part)
         return subprocess.Popen([sys.executable, __file__, "--child", *map(str, arguments)])
 
-    def wait(self, child: subprocess.Popen[bytes]) -> int:
-        """Return how a process ended: by itself, or killed."""
-        with child:
-            status = child.wait()
-        assert status in (0, _RESUMABLE, -signal.SIGKILL)
-        return status
-
-    def killed_once(self, requests: int, chance: random.Random) -> bool:
-        """Kill a process when so many requests were made, and return whether that was before the end of all."""
+    def _kills(self, child: subprocess.Popen[bytes], requests: int, chance: random.Random) -> bool:
+        """Kill a process when so many requests were made, and return whether that was before the end."""
         delay, is_worker = chance.random() * 0.01, bool(self.cluster) and chance.random() < 0.5
-        child = self.start()
-        killed = []
+        killed = threading.Event()
 
         def kill() -> None:
             time.sleep(delay)
-            pid = child.pid
             if is_worker:
                 nanny = chance.choice([*self.cluster[0].workers.values()])
-                pid = nanny.pid or pid
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
+                if nanny.pid is None:  # It is on its way back from the last time.
+                    self.market.after(1, kill)
+                    return
+                os.kill(nanny.pid, signal.SIGKILL)
+            else:
+                child.kill()
+            killed.set()
 
         self.market.after(requests, kill)
-        self.wait(child)
+        while not killed.wait(0.01) and child.poll() is None:
+            pass
         self.market.forget()
-        return bool(killed)
+        return killed.is_set()
 
 
 async def _check(location: str, users: int, day: int) -> tuple[set[str], set[str]]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 from attrs import asdict, frozen
 
-from phygitals_async import AuthenticationError, StoreError
+from phygitals_async import AuthenticationError, PhygitalsClient, StoreError
 from phygitals_async.cli._client import Connection, connects
 from phygitals_async.cli._endings import Ending, Exit, go_on_with, say
 from phygitals_async.cli._ids import ids_option, read_ids
@@ -34,6 +34,7 @@ class _Wish:
         limit: The most lookups in flight.
         rate: The most requests per second, or None.
         patience: Seconds that an outage may last.
+        on: The address of a Dask scheduler, or None to look users up here.
     """
 
     file: str | None
@@ -42,6 +43,7 @@ class _Wish:
     limit: int
     rate: float | None
     patience: float
+    on: str | None
 
 
 @click.command()
@@ -60,6 +62,11 @@ class _Wish:
 @click.option(
     "--patience", type=float, default=300.0, show_default=True, metavar="SECONDS", help="How long an outage may last."
 )
+@click.option(
+    "--on",
+    metavar="ADDRESS",
+    help="Of a Dask scheduler, whose workers do it. They take the key and where to send it from their own environment.",
+)
 @json_option
 @connects
 def refresh(connection: Connection, place: str, as_json: bool, **wish: Any) -> int:
@@ -70,8 +77,11 @@ def refresh(connection: Connection, place: str, as_json: bool, **wish: Any) -> i
     """
     again = go_on_with(*(argument for argument in click.get_current_context().obj if argument != "--new"))
     told: list[RefreshReport] = []
+    wanted = _Wish(**wish)
+    if wanted.on is not None:
+        _check_that_workers_can(connection, wanted)
     try:
-        report = asyncio.run(_refresh(connection, open_store(place), _Wish(**wish), told))
+        report = asyncio.run(_refresh(connection, open_store(place), wanted, told))
     except KeyboardInterrupt:
         msg = f"interrupted, and what was answered is kept; go on with: {again}"
         raise Ending(msg, Exit.INTERRUPTED) from None
@@ -99,19 +109,37 @@ async def _refresh(connection: Connection, store: Store, wish: _Wish, told: list
 
     try:
         with Meter(total) as meter:
+            options: dict[str, Any] = {
+                "run": wish.run,
+                "resume": wish.resume,
+                "limit": wish.limit,
+                "patience": wish.patience,
+                "on_commit": note,
+            }
+            if wish.on is not None:
+                options |= {"on": wish.on, "deadline": connection.deadline}
+                return await refresh_users(PhygitalsClient, keys, store, **options)
             async with connection.open_async(rate=None if wish.rate is None else Budget(store, wish.rate)) as api:
-                return await refresh_users(
-                    api,
-                    keys,
-                    store,
-                    run=wish.run,
-                    resume=wish.resume,
-                    limit=wish.limit,
-                    patience=wish.patience,
-                    on_commit=note,
-                )
+                return await refresh_users(api, keys, store, **options)
     finally:
         await store.aclose()
+
+
+def _check_that_workers_can(connection: Connection, wish: _Wish) -> None:
+    """Refuse options of the client that is made here.
+
+    Raises:
+        UsageError: One of them is given.
+    """
+    for option, value in {
+        "--environment": connection.environment,
+        "--base-url": connection.base_url,
+        "--rate": wish.rate,
+        "--verbose": connection.verbose or None,
+    }.items():
+        if value is not None:
+            msg = f"{option} does not go with --on: each worker has a client of its own, set up by its environment."
+            raise click.UsageError(msg)
 
 
 async def _whom(store: Store, file: str | None) -> tuple[int | None, Iterable[str] | None]:

@@ -13,11 +13,11 @@ if typing.TYPE_CHECKING:
     from phygitals_async.refresh._memory import MemoryStore
     from phygitals_async.refresh._open import open_store
     from phygitals_async.refresh._postgres import PostgresStore
+    from phygitals_async.refresh._refresh import refresh
     from phygitals_async.refresh._report import RefreshReport
-    from phygitals_async.refresh._run import refresh
     from phygitals_async.refresh._snapshots import read_inventories
     from phygitals_async.refresh._sqlite import SqliteStore
-    from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
+    from phygitals_async.refresh._store import Part, Run, Store, StoredChanges, StoredUser
 
 __all__ = [
     "Budget",
@@ -25,6 +25,7 @@ __all__ = [
     "ChangeKind",
     "ExportFormat",
     "MemoryStore",
+    "Part",
     "PostgresStore",
     "RefreshReport",
     "Run",
@@ -46,6 +47,7 @@ _MODULES: typing.Final = {
     "ChangeKind": "_changes",
     "ExportFormat": "_export",
     "MemoryStore": "_memory",
+    "Part": "_store",
     "PostgresStore": "_postgres",
     "RefreshReport": "_report",
     "Run": "_store",
@@ -57,7 +59,7 @@ _MODULES: typing.Final = {
     "open_store": "_open",
     "read_changes": "_changes",
     "read_inventories": "_snapshots",
-    "refresh": "_run",
+    "refresh": "_refresh",
 }
 
 

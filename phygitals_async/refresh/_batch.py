@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from phygitals_async._checks import has_surrogate
 from phygitals_async.models import Inventory
 from phygitals_async.refresh._changes import Difference
-from phygitals_async.refresh._store import Run, StoredUser
+from phygitals_async.refresh._store import Counted, Part, StoredUser, plus
 
 # In bytes.
 _LONGEST_ID: Final = 2000
@@ -42,17 +42,26 @@ class Batch:
         """How many users it has."""
         return len(self.users) + len(self.seen)
 
+    def drop(self, user_id: str) -> None:
+        """Take somebody out."""
+        for kept in (self.users, self.seen, self.snapshots, self.news, self.moved):
+            kept.pop(user_id, None)
+        self.repriced.discard(user_id)
 
-def counted(run: Run, batch: Batch) -> Run:
-    """Return the run with what a batch adds to its counts."""
+
+def counted(counts: Counted, batch: Batch) -> Counted:
+    """Return a run or a part with what a batch adds to its counts."""
     known = sum(user.known for user in batch.users.values()) + sum(batch.seen.values())
-    return evolve(
-        run,
-        known=run.known + known,
-        unknown=run.unknown + batch.size - known,
-        changed=run.changed + len(batch.news),
-        repriced=run.repriced + len(batch.repriced),
-        changes=run.changes + sum(map(len, batch.news.values())),
+    return plus(
+        counts,
+        Part(
+            0,
+            known=known,
+            unknown=batch.size - known,
+            changed=len(batch.news),
+            repriced=len(batch.repriced),
+            changes=sum(map(len, batch.news.values())),
+        ),
     )
 
 

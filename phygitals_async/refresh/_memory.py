@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import anyio.lowlevel
 from attrs import evolve
 
 from phygitals_async._calls.journal import JournalEntry
 from phygitals_async.errors import StoreBusy
-from phygitals_async.refresh._store import Run, StoredChanges, StoredUser, next_free
+from phygitals_async.refresh._store import Part, Run, StoredChanges, StoredUser, next_free, plus, uncounted
 
 
 class MemoryStore:
@@ -26,11 +26,16 @@ class MemoryStore:
         self._clock = clock
         self._is_held = False
         self._runs: dict[int, Run] = {}
+        self._parts: dict[tuple[int, int], Part] = {}
         self._users: dict[str, StoredUser] = {}
         self._snapshots: dict[str, bytes] = {}
         self._changes: list[StoredChanges] = []
         self._entries: dict[str, JournalEntry] = {}
         self._budgets: dict[str, float] = {}
+
+    def __reduce__(self) -> NoReturn:
+        msg = "a MemoryStore is in one process only, and cannot be pickled"
+        raise TypeError(msg)
 
     async def __aenter__(self) -> Self:
         return self
@@ -55,7 +60,7 @@ class MemoryStore:
     async def runs(self, limit: int | None = None) -> Sequence[Run]:
         """See `Store`."""
         await anyio.lowlevel.checkpoint()
-        return [self._runs[number] for number in sorted(self._runs, reverse=True)][:limit]
+        return [self._summed(self._runs[number]) for number in sorted(self._runs, reverse=True)][:limit]
 
     async def users(self, user_ids: Sequence[str]) -> Mapping[str, StoredUser]:
         """See `Store`."""
@@ -74,15 +79,27 @@ class MemoryStore:
         snapshots: Mapping[str, bytes] | None = None,
         changes: Sequence[StoredChanges] = (),
         seen: Sequence[str] = (),
-    ) -> None:
+        part: Part | None = None,
+    ) -> Collection[str]:
         """See `Store`."""
         await anyio.lowlevel.checkpoint()
-        self._runs[run.number] = run
+        if part is None:
+            self._runs[run.number] = uncounted(run)
+        elif taken := self._taken(run, [*(user.user_id for user in users), *seen]):
+            return taken
+        else:
+            self._add(run, part)
         self._users.update((user.user_id, user) for user in users)
         self._users.update((user_id, evolve(self._users[user_id], run=run.number)) for user_id in seen)
         self._snapshots.update(snapshots or {})
         first = len(self._changes) + 1
         self._changes.extend(evolve(change, number=number) for number, change in enumerate(changes, first))
+        return ()
+
+    async def part(self, run: int, number: int) -> Part | None:
+        """See `Store`."""
+        await anyio.lowlevel.checkpoint()
+        return self._parts.get((run, number))
 
     async def user_page(self, after: str, limit: int) -> Sequence[str]:
         """See `Store`."""
@@ -126,3 +143,16 @@ class MemoryStore:
     async def aclose(self) -> None:
         """See `Store`. What it holds can still be read."""
         await self.release()
+
+    def _summed(self, run: Run) -> Run:
+        return plus(run, *(part for (number, _), part in self._parts.items() if number == run.number))
+
+    def _taken(self, run: Run, user_ids: Sequence[str]) -> Collection[str]:
+        if max(self._runs, default=0) > run.number:
+            return user_ids
+        return [one for one in user_ids if one in self._users and self._users[one].run >= run.number]
+
+    def _add(self, run: Run, part: Part) -> None:
+        former = self._parts.get((run.number, part.number), Part(part.number))
+        is_done = part.is_done or (former.is_done and former.ids == part.ids)
+        self._parts[run.number, part.number] = evolve(plus(former, part), ids=part.ids, is_done=is_done)

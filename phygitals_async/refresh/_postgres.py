@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -11,7 +12,7 @@ from attrs import astuple
 from phygitals_async._calls.journal import JournalEntry
 from phygitals_async.refresh._entries import decode_entry, encode_entry
 from phygitals_async.refresh._postgres_pool import PostgresPool
-from phygitals_async.refresh._store import FURTHEST_RESERVED, Run, StoredChanges, StoredUser
+from phygitals_async.refresh._store import FURTHEST_RESERVED, Part, Run, StoredChanges, StoredUser
 
 # Step by step from one version of the tables to the next: a step that was released is never changed.
 STEPS: Final = (
@@ -43,18 +44,50 @@ STEPS: Final = (
     -- The end of the server may cost it: what was reserved is over by the time it is up again.
     CREATE UNLOGGED TABLE budgets (name text PRIMARY KEY, reserved_until double precision NOT NULL);
     """,
+    # What was counted of a run is counted of its parts.
+    """
+    CREATE TABLE parts (
+        run bigint NOT NULL, number bigint NOT NULL, ids bytea NOT NULL, is_done boolean NOT NULL,
+        known bigint NOT NULL, unknown bigint NOT NULL, changed bigint NOT NULL, repriced bigint NOT NULL,
+        changes bigint NOT NULL, PRIMARY KEY (run, number)
+    );
+    INSERT INTO parts SELECT number, 0, '', false, known, unknown, changed, repriced, changes FROM runs;
+    ALTER TABLE runs DROP known, DROP unknown, DROP changed, DROP repriced, DROP changes;
+    """,
 )
 
 _UPSERT_RUN: Final = """
-    INSERT INTO runs VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-    ON CONFLICT (number) DO UPDATE SET finished_at = excluded.finished_at, known = excluded.known,
-        unknown = excluded.unknown, changed = excluded.changed, repriced = excluded.repriced,
-        changes = excluded.changes, failed = excluded.failed
+    INSERT INTO runs VALUES ($1, $2, $3, $4, $5)
+    ON CONFLICT (number) DO UPDATE SET finished_at = excluded.finished_at, failed = excluded.failed
 """
+_ADD_TO_PART: Final = """
+    INSERT INTO parts AS former VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    ON CONFLICT (run, number) DO UPDATE SET ids = excluded.ids,
+        is_done = excluded.is_done OR (former.is_done AND former.ids = excluded.ids),
+        known = former.known + excluded.known, unknown = former.unknown + excluded.unknown,
+        changed = former.changed + excluded.changed, repriced = former.repriced + excluded.repriced,
+        changes = former.changes + excluded.changes
+"""
+_RUNS: Final = """
+    SELECT last.number, name, started_at, finished_at, known, unknown, changed, repriced, changes, failed
+    FROM (SELECT * FROM runs ORDER BY number DESC LIMIT $1) AS last CROSS JOIN LATERAL (
+        SELECT coalesce(sum(known), 0)::bigint AS known, coalesce(sum(unknown), 0)::bigint AS unknown,
+            coalesce(sum(changed), 0)::bigint AS changed, coalesce(sum(repriced), 0)::bigint AS repriced,
+            coalesce(sum(changes), 0)::bigint AS changes
+        FROM parts WHERE run = last.number
+    ) AS summed ORDER BY last.number DESC
+"""
+# In an order, so that of two that want the same rows one waits for the other.
+_LOCK_USERS: Final = "SELECT user_id, run FROM users WHERE user_id = ANY ($1) ORDER BY user_id FOR UPDATE"
 _UPSERT_USERS: Final = """
-    INSERT INTO users SELECT * FROM unnest($1::text[], $2::bigint[], $3::bool[], $4::bytea[], $5::bytea[], $6::bytea[])
+    INSERT INTO users
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bool[], $4::bytea[], $5::bytea[], $6::bytea[])
+        AS given (user_id, run, known, cards, prices, checksum)
+    ORDER BY user_id
     ON CONFLICT (user_id) DO UPDATE SET run = excluded.run, known = excluded.known, cards = excluded.cards,
         prices = excluded.prices, checksum = excluded.checksum
+    WHERE users.run < excluded.run OR NOT $7
+    RETURNING user_id
 """
 _UPSERT_SNAPSHOTS: Final = """
     INSERT INTO snapshots SELECT * FROM unnest($1::text[], $2::bytea[])
@@ -66,6 +99,7 @@ _INSERT_CHANGES: Final = """
         WITH ORDINALITY AS given (run, user_id, at, body, place)
     ORDER BY place
 """
+_LOCK_CHANGES: Final = "SELECT pg_advisory_xact_lock('changes'::regclass::oid::bigint)"
 _UPSERT_ENTRY: Final = """
     INSERT INTO journal VALUES ($1, $2, $3, $4)
     ON CONFLICT (id) DO UPDATE SET is_open = excluded.is_open, entry = excluded.entry
@@ -97,11 +131,15 @@ class PostgresStore:
     """
 
     def __init__(self, address: str, *, schema: str = "phygitals") -> None:
+        self._address = address
         self._schema = schema
         self._pool = PostgresPool(address, schema, STEPS)
 
     def __repr__(self) -> str:
         return f"<PostgresStore in the schema {self._schema}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(PostgresStore, schema=self._schema), (self._address,)
 
     async def __aenter__(self) -> Self:
         await self._pool.open()
@@ -122,7 +160,7 @@ class PostgresStore:
 
     async def runs(self, limit: int | None = None) -> Sequence[Run]:
         """See `Store`."""
-        return [Run(*row) for row in await self._pool.read("SELECT * FROM runs ORDER BY number DESC LIMIT $1", limit)]
+        return [Run(*row) for row in await self._pool.read(_RUNS, limit)]
 
     async def users(self, user_ids: Sequence[str]) -> Mapping[str, StoredUser]:
         """See `Store`."""
@@ -140,20 +178,45 @@ class PostgresStore:
         snapshots: Mapping[str, bytes] | None = None,
         changes: Sequence[StoredChanges] = (),
         seen: Sequence[str] = (),
-    ) -> None:
+        part: Part | None = None,
+    ) -> Collection[str]:
         """See `Store`."""
+        ids = [user.user_id for user in users]
 
         async def write(connection: Any) -> None:
-            await connection.execute(_UPSERT_RUN, *astuple(run))
+            if part is None:
+                # Parts of the run before that are being committed come first, and no more come after it.
+                await connection.execute("LOCK TABLE runs IN EXCLUSIVE MODE")
+                times = (run.number, run.name, run.started_at, run.finished_at, run.failed)
+                await connection.execute(_UPSERT_RUN, *times)
+            else:
+                await connection.execute("LOCK TABLE runs IN ROW SHARE MODE")
+                _refuse(await _taken(connection, run.number, [*ids, *seen]))
             columns = ([getattr(user, name) for user in users] for name in StoredUser.__match_args__)
-            await connection.execute(_UPSERT_USERS, *columns)
+            written = {row[0] for row in await connection.fetch(_UPSERT_USERS, *columns, part is not None)}
+            # Who was not there a moment ago may have been written meanwhile.
+            _refuse([user_id for user_id in ids if user_id not in written])
             await connection.execute("UPDATE users SET run = $1 WHERE user_id = ANY ($2)", run.number, seen)
             bodies = snapshots or {}
             await connection.execute(_UPSERT_SNAPSHOTS, list(bodies), list(bodies.values()))
-            columns = ([getattr(change, name) for change in changes] for name in ("run", "user_id", "at", "body"))
-            await connection.execute(_INSERT_CHANGES, *columns)
+            if part is not None:
+                await connection.execute(_ADD_TO_PART, run.number, *astuple(part))
+            if changes:
+                # One after the other, so that whoever reads by number misses none.
+                await connection.execute(_LOCK_CHANGES)
+                columns = ([getattr(change, name) for change in changes] for name in ("run", "user_id", "at", "body"))
+                await connection.execute(_INSERT_CHANGES, *columns)
 
-        await self._pool.write(write)
+        try:
+            await self._pool.write(write)
+        except _TakenError as error:
+            return error.user_ids
+        return ()
+
+    async def part(self, run: int, number: int) -> Part | None:
+        """See `Store`."""
+        rows = await self._pool.read("SELECT * FROM parts WHERE run = $1 AND number = $2", run, number)
+        return Part(*tuple(rows[0])[1:]) if rows else None
 
     async def user_page(self, after: str, limit: int) -> Sequence[str]:
         """See `Store`."""
@@ -195,3 +258,23 @@ class PostgresStore:
     async def aclose(self) -> None:
         """See `Store`."""
         await self._pool.aclose()
+
+
+class _TakenError(Exception):
+    """Rolls a commit back: these users are another's."""
+
+    def __init__(self, user_ids: Collection[str]) -> None:
+        super().__init__(user_ids)
+        self.user_ids = user_ids
+
+
+def _refuse(taken: Collection[str]) -> None:
+    if taken:
+        raise _TakenError(taken)
+
+
+async def _taken(connection: Any, run: int, user_ids: Sequence[str]) -> Collection[str]:
+    """Return those of some users whom a part of a run must not write any more, and lock them all."""
+    if await connection.fetchval("SELECT coalesce(max(number), 0) FROM runs") > run:
+        return user_ids
+    return [user_id for user_id, last in await connection.fetch(_LOCK_USERS, user_ids) if last >= run]

@@ -1,10 +1,10 @@
-"""The job around a bulk run: go on where it was, keep what is found, tell what changed."""
+"""What a refresh makes of a bulk run: keep what is found, tell what changed."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,9 +13,8 @@ import anyio
 from attrs import evolve
 
 from phygitals_async._api.wire import recognising
-from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE, FanOut
+from phygitals_async._bulk.fan_out import FanOut
 from phygitals_async._bulk.outcomes import Failed, Outcome
-from phygitals_async.client import PhygitalsClient
 from phygitals_async.errors import (
     AuthenticationError,
     ClientClosed,
@@ -32,92 +31,40 @@ from phygitals_async.refresh._batch import Batch, can_be_kept, counted
 from phygitals_async.refresh._changes import ChangeKind, Difference, differences
 from phygitals_async.refresh._report import RefreshReport
 from phygitals_async.refresh._snapshots import checksum, compress, decode, digests, encode
-from phygitals_async.refresh._sources import UserIds, check_ids, groups
-from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
+from phygitals_async.refresh._sources import UserIds, groups
+from phygitals_async.refresh._store import Part, Run, Store, StoredChanges, StoredUser
 
 # A commit holds so many users at most, and none that waited so many seconds when another outcome comes.
 _COMMIT_USERS: Final = 500
 _COMMIT_SECONDS: Final = 1.0
-_MOST_FAILURES: Final = 100
+MOST_FAILURES: Final = 100
 # Stands for an inventory whose answer was kept before, down to the last character.
 _SAME: Final = Inventory("", ())
+_WHOLE: Final = Part(0)
 
 
-async def refresh(
-    api: PhygitalsClient,
-    user_ids: UserIds | None,
-    store: Store,
-    *,
-    run: str | None = None,
-    resume: bool = True,
-    limit: int = DEFAULT_LIMIT,
-    deadline: float | None = None,
-    patience: float = DEFAULT_PATIENCE,
-    on_commit: Callable[[RefreshReport], object] | None = None,
-) -> RefreshReport:
-    """Look users up, keep each one's inventory as the last snapshot, and note what changed since the one before.
-
-    A user's snapshot, changes and progress are committed together, up to 500 users at a time. Whatever ends a run,
-    `kill -9` too: called again, it goes on where it was and tells nothing twice. Users are asked again only where the
-    answer had not been committed. Memory stays flat, however many users there are.
-
-    A lookup that fails costs that user's turn: the run goes on, and the next one asks again. A refused key, or an
-    outage longer than `patience`, ends the run, and the report says so.
+class Job:
+    """Looks up the users of one part of a run, and commits what comes of them.
 
     Args:
-        api: Looks the users up.
-        user_ids: Any iterable or async iterable, read lazily in groups of 256; a path of a file with an id on each
-            line; or None for the users the store knows. A repeated id is looked up once.
-        store: Keeps what is found; one run at a time.
-        run: A name for the run. One that is there already is gone on with, also after it has finished: then it asks for
-            users it has not looked up. By default the last run is gone on with if it has not finished, and else a new
-            one begins.
-        resume: Whether to go on with an unfinished run of no given name, and not to begin a new one.
-        limit: The most lookups in flight, as in `stream_inventories`.
-        deadline: Seconds for each lookup from its turn on; by default the client's.
-        patience: Seconds that one outage, or a limit, may last; 0 to wait for none.
-        on_commit: Is called after each commit with the report so far; what it raises ends the run.
-
-    Raises:
-        ConfigurationError: `limit` or a time is not what it should be.
-        InvalidArgumentError: `user_ids` cannot be read, or the store has a later run than the one named.
-        StoreBusy: Another run is under way on the store.
-        StoreError: The store failed, or that of the client's budget; what was committed before is kept, and the run can
-            be gone on with.
+        store: Keeps it.
+        run: The run, which the store has already.
+        on_commit: Is called after each commit with the report so far.
+        part: The number of the part, and the digest of its ids.
     """
-    check_ids(user_ids)
-    await store.acquire()
-    try:
-        job = _Job(store, await _begin(store, run, resume), on_commit)
-        async with aclosing(job.wanted(user_ids)) as wanted:
-            await job.work(api.stream_inventories(wanted, limit=limit, deadline=deadline, patience=patience))
-        return job.report()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await store.release()
 
-
-async def _begin(store: Store, name: str | None, resume: bool) -> Run:
-    """Return the run to go on with, or a new one."""
-    runs = await store.runs(1 if name is None else None)
-    last = runs[0] if runs else None
-    if last is not None and (last.name == name or (name is None and resume and last.finished_at is None)):
-        return evolve(last, finished_at=None, failed=0)
-    if any(run.name == name for run in runs):
-        msg = f"the run {name!r} was followed by another, {runs[0].name!r}: give a new name"
-        raise InvalidArgumentError(msg)
-    number = 1 if last is None else last.number + 1
-    now = datetime.now(UTC)
-    return Run(number, name or f"{now:%Y%m%dT%H%M%SZ}-{number}", now)
-
-
-class _Job:
-    """One call of `refresh`."""
-
-    def __init__(self, store: Store, run: Run, on_commit: Callable[[RefreshReport], object] | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run: Run,
+        on_commit: Callable[[RefreshReport], object] | None = None,
+        *,
+        part: Part = _WHOLE,
+    ) -> None:
         self._store = store
         self._run = run
         self._on_commit = on_commit
+        self._part = part
         self._batch = Batch(time.monotonic())
         # What the store knows of those who are read and not committed; None for one it does not know.
         self._pending: dict[str, StoredUser | None] = {}
@@ -169,9 +116,9 @@ class _Job:
                 with anyio.CancelScope(shield=True), suppress(StoreError):
                     await self._commit()
             raise
-        now = datetime.now(UTC) if self._stopped_by is None else None
-        self._run = evolve(self._run, finished_at=now, failed=self._failed)
-        await self._commit()
+        is_done = self._stopped_by is None and not self._failed
+        if self._batch.size or (is_done and self._part.number):
+            await self._commit(is_done=is_done)
 
     async def _next(self, outcomes: FanOut[str, Inventory]) -> Outcome[str, Inventory] | None:
         """Return the next outcome; an answer that was kept before is not decoded again."""
@@ -229,7 +176,7 @@ class _Job:
     def _fail(self, user_id: str, error: PhygitalsError) -> None:
         self._pending.pop(user_id, None)
         self._failed += 1
-        if len(self._failures) < _MOST_FAILURES:
+        if len(self._failures) < MOST_FAILURES:
             self._failures.append(Failed(user_id, error))
 
     def _take_inventory(self, user_id: str, inventory: Inventory) -> None:
@@ -259,22 +206,33 @@ class _Job:
         batch.users[user_id] = evolve(former, run=self._run.number, known=False)
         batch.news[user_id] = [Difference(ChangeKind.UNKNOWN_USER)]
 
-    async def _commit(self) -> None:
-        """Commit the batch, with the counts that it brings the run to."""
+    async def _commit(self, *, is_done: bool = False) -> None:
+        """Commit the batch, and add it to the counts of the part."""
         batch, self._batch = self._batch, Batch(time.monotonic())
         former = await self._store.snapshots(list(batch.moved)) if batch.moved else {}
         for user_id, inventory in batch.moved.items():
             batch.news.setdefault(user_id, []).extend(differences(decode(former[user_id]), inventory))
-        now = datetime.now(UTC)
-        changes = [
-            StoredChanges(0, self._run.number, user_id, now, compress(encode(news)))
-            for user_id, news in batch.news.items()
-        ]
-        run, self._is_certain = counted(self._run, batch), False
-        await self._store.commit(run, list(batch.users.values()), batch.snapshots, changes, list(batch.seen))
-        self._run, self._is_certain = run, True
+        while taken := await self._write(batch, is_done):
+            # Another worker has this part too, or another part these users.
+            for user_id in taken:
+                batch.drop(user_id)
+                del self._pending[user_id]
+        self._run = counted(self._run, batch)
         for user_id in (*batch.users, *batch.seen):
             del self._pending[user_id]
         logger.debug("refresh %s: committed %d users", self._run.name, batch.size)
         if self._on_commit is not None:
             self._on_commit(self.report())
+
+    async def _write(self, batch: Batch, is_done: bool) -> Collection[str]:
+        """Write a batch, or return those of its users whom the run has already."""
+        now = datetime.now(UTC)
+        changes = [
+            StoredChanges(0, self._run.number, user_id, now, compress(encode(news)))
+            for user_id, news in batch.news.items()
+        ]
+        part, self._is_certain = counted(evolve(self._part, is_done=is_done), batch), False
+        users, seen = list(batch.users.values()), list(batch.seen)
+        taken = await self._store.commit(self._run, users, batch.snapshots, changes, seen, part)
+        self._is_certain = True
+        return taken

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from attrs import astuple
 from phygitals_async._calls.journal import JournalEntry
 from phygitals_async.refresh._entries import decode_entry, encode_entry
 from phygitals_async.refresh._sqlite_thread import SqliteThread
-from phygitals_async.refresh._store import Run, StoredChanges, StoredUser, next_free
+from phygitals_async.refresh._store import Part, Run, StoredChanges, StoredUser, next_free
 
 # Step by step from one version of the schema to the next: a step that was released is never changed.
 STEPS: Final = (
@@ -43,13 +43,40 @@ STEPS: Final = (
     """
     CREATE TABLE budgets (name TEXT PRIMARY KEY, reserved_until REAL NOT NULL) WITHOUT ROWID
     """,
+    # What was counted of a run is counted of its parts.
+    """
+    CREATE TABLE parts (
+        run INTEGER NOT NULL, number INTEGER NOT NULL, ids BLOB NOT NULL, is_done INTEGER NOT NULL,
+        known INTEGER NOT NULL, unknown INTEGER NOT NULL, changed INTEGER NOT NULL, repriced INTEGER NOT NULL,
+        changes INTEGER NOT NULL, PRIMARY KEY (run, number)
+    ) WITHOUT ROWID;
+    INSERT INTO parts SELECT number, 0, x'', 0, known, unknown, changed, repriced, changes FROM runs;
+    ALTER TABLE runs RENAME TO counted_runs;
+    CREATE TABLE runs (
+        number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, started_at TEXT NOT NULL, finished_at TEXT,
+        failed INTEGER NOT NULL
+    );
+    INSERT INTO runs SELECT number, name, started_at, finished_at, failed FROM counted_runs;
+    DROP TABLE counted_runs
+    """,
 )
 
 _UPSERT_RUN: Final = """
-    INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (number) DO UPDATE SET finished_at = excluded.finished_at, known = excluded.known,
-        unknown = excluded.unknown, changed = excluded.changed, repriced = excluded.repriced,
-        changes = excluded.changes, failed = excluded.failed
+    INSERT INTO runs VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (number) DO UPDATE SET finished_at = excluded.finished_at, failed = excluded.failed
+"""
+_ADD_TO_PART: Final = """
+    INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (run, number) DO UPDATE SET ids = excluded.ids,
+        is_done = excluded.is_done OR (is_done AND ids = excluded.ids), known = known + excluded.known,
+        unknown = unknown + excluded.unknown, changed = changed + excluded.changed,
+        repriced = repriced + excluded.repriced, changes = changes + excluded.changes
+"""
+_RUNS: Final = """
+    SELECT last.number, name, started_at, finished_at, coalesce(sum(known), 0), coalesce(sum(unknown), 0),
+        coalesce(sum(changed), 0), coalesce(sum(repriced), 0), coalesce(sum(changes), 0), failed
+    FROM (SELECT * FROM runs ORDER BY number DESC LIMIT ?) AS last LEFT JOIN parts ON run = last.number
+    GROUP BY last.number ORDER BY last.number DESC
 """
 _UPSERT_USER: Final = """
     INSERT INTO users VALUES (?, ?, ?, ?, ?, ?)
@@ -85,6 +112,9 @@ class SqliteStore:
     def __repr__(self) -> str:
         return f"<SqliteStore {self._path}>"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return SqliteStore, (self._path,)
+
     async def __aenter__(self) -> Self:
         await self._thread.do(_nothing)
         return self
@@ -104,8 +134,7 @@ class SqliteStore:
 
     async def runs(self, limit: int | None = None) -> Sequence[Run]:
         """See `Store`."""
-        query = "SELECT * FROM runs ORDER BY number DESC LIMIT ?"
-        rows = await self._read(query, -1 if limit is None else limit)
+        rows = await self._read(_RUNS, -1 if limit is None else limit)
         return [
             Run(number, name, datetime.fromisoformat(started), ended and datetime.fromisoformat(ended), *counts)
             for number, name, started, ended, *counts in rows
@@ -127,14 +156,19 @@ class SqliteStore:
         snapshots: Mapping[str, bytes] | None = None,
         changes: Sequence[StoredChanges] = (),
         seen: Sequence[str] = (),
-    ) -> None:
+        part: Part | None = None,
+    ) -> Collection[str]:
         """See `Store`."""
 
-        def write(connection: sqlite3.Connection) -> None:
-            ended = run.finished_at and run.finished_at.isoformat()
-            connection.execute(
-                _UPSERT_RUN, (run.number, run.name, run.started_at.isoformat(), ended, *astuple(run)[4:])
-            )
+        def write(connection: sqlite3.Connection) -> Collection[str]:
+            if part is None:
+                ended = run.finished_at and run.finished_at.isoformat()
+                times = (run.number, run.name, run.started_at.isoformat(), ended, run.failed)
+                connection.execute(_UPSERT_RUN, times)
+            elif taken := _taken(connection, run.number, [*(user.user_id for user in users), *seen]):
+                return taken
+            else:
+                connection.execute(_ADD_TO_PART, (run.number, *astuple(part)))
             connection.executemany(
                 _UPSERT_USER, [(u.user_id, u.run, u.known, u.cards, u.prices, u.checksum) for u in users]
             )
@@ -144,8 +178,14 @@ class SqliteStore:
                 "INSERT INTO changes (run, user_id, at, body) VALUES (?, ?, ?, ?)",
                 [(c.run, c.user_id, c.at.isoformat(), c.body) for c in changes],
             )
+            return ()
 
-        await self._thread.write(write)
+        return await self._thread.write(write)
+
+    async def part(self, run: int, number: int) -> Part | None:
+        """See `Store`."""
+        rows = await self._read("SELECT * FROM parts WHERE run = ? AND number = ?", run, number)
+        return next((Part(number, ids, bool(is_done), *counts) for _, number, ids, is_done, *counts in rows), None)
 
     async def user_page(self, after: str, limit: int) -> Sequence[str]:
         """See `Store`."""
@@ -209,14 +249,23 @@ class SqliteStore:
     async def _read_of(self, query: str, user_ids: Sequence[str]) -> list[Any]:
         """Return what a query has of some users."""
 
-        def read(connection: sqlite3.Connection) -> list[Any]:
-            rows = []
-            for start in range(0, len(user_ids), _MOST_PARAMETERS):
-                part = user_ids[start : start + _MOST_PARAMETERS]
-                rows += connection.execute(query.format(",".join("?" * len(part))), part).fetchall()
-            return rows
+        return await self._thread.do(lambda connection: _rows_of(connection, query, user_ids))
 
-        return await self._thread.do(read)
+
+def _rows_of(connection: sqlite3.Connection, query: str, user_ids: Sequence[str]) -> list[Any]:
+    rows = []
+    for start in range(0, len(user_ids), _MOST_PARAMETERS):
+        some = user_ids[start : start + _MOST_PARAMETERS]
+        rows += connection.execute(query.format(",".join("?" * len(some))), some).fetchall()
+    return rows
+
+
+def _taken(connection: sqlite3.Connection, run: int, user_ids: Sequence[str]) -> Collection[str]:
+    """Return those of some users whom a part of a run must not write any more."""
+    if connection.execute("SELECT 1 FROM runs WHERE number > ?", (run,)).fetchone():
+        return user_ids
+    query = f"SELECT user_id FROM users WHERE run >= {run:d} AND user_id IN ({{}})"  # noqa: S608 - it is a number.
+    return [user_id for (user_id,) in _rows_of(connection, query, user_ids)]
 
 
 def _user(row: tuple[Any, ...]) -> StoredUser:

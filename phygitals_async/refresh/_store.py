@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from phygitals_async._calls.journal import Journal
 from phygitals_async.models.fields import Instant
@@ -24,7 +24,7 @@ class Run:
         name: What it is called: given, or made of the time it started.
         started_at: When, UTC.
         finished_at: When every user had been looked up, UTC; None until then: the run can be gone on with.
-        known: Users whose inventory was answered.
+        known: Users whose inventory was answered. A store sums this and the next four up over the run's parts.
         unknown: Users whom the API does not know.
         changed: Users of whom there is something to tell.
         repriced: Those of them who own the same cards at other sellback values.
@@ -47,6 +47,52 @@ class Run:
     def done(self) -> int:
         """Users who were looked up, known or not."""
         return self.known + self.unknown
+
+
+@frozen
+class Part:
+    """A part of a run's users, as one worker looks them up; a run on one machine has only the part 0.
+
+    Attributes:
+        number: Counts the parts of a run.
+        ids: Digest of the ids that it consists of; empty for the part 0.
+        is_done: Whether all of them were looked up, and none failed.
+        known: Users whose inventory was answered.
+        unknown: Users whom the API does not know.
+        changed: Users of whom there is something to tell.
+        repriced: Those of them who own the same cards at other sellback values.
+        changes: What there is to tell of them.
+    """
+
+    number: int
+    ids: bytes = b""
+    is_done: bool = False
+    known: int = 0
+    unknown: int = 0
+    changed: int = 0
+    repriced: int = 0
+    changes: int = 0
+
+
+Counted = TypeVar("Counted", Run, Part)
+
+
+def plus(counted: Counted, *more: Run | Part) -> Counted:
+    """Return a run or a part with the counts of others added."""
+    every = (counted, *more)
+    return evolve(
+        counted,
+        known=sum(one.known for one in every),
+        unknown=sum(one.unknown for one in every),
+        changed=sum(one.changed for one in every),
+        repriced=sum(one.repriced for one in every),
+        changes=sum(one.changes for one in every),
+    )
+
+
+def uncounted(run: Run) -> Run:
+    """Return a run without the counts of its parts."""
+    return evolve(run, known=0, unknown=0, changed=0, repriced=0, changes=0)
 
 
 @frozen
@@ -96,6 +142,8 @@ class Store(Journal, Protocol):
     with `aclose`. A store may be used by any number of
     tasks of one event loop, and holds snapshots and changes as bytes that are its caller's business. Any method may
     raise a `StoreError`; none leaves half of its work behind.
+
+    One that several machines can open is pickled as what it takes to open it there, as `refresh(..., on=)` needs it.
     """
 
     async def __aenter__(self) -> Self: ...
@@ -135,12 +183,26 @@ class Store(Journal, Protocol):
         snapshots: Mapping[str, bytes] | None = None,
         changes: Sequence[StoredChanges] = (),
         seen: Sequence[str] = (),
-    ) -> None:
-        """Write all of this, or nothing: the run as it stands now, users, new snapshots, and what changed.
+        part: Part | None = None,
+    ) -> Collection[str]:
+        """Write all of this, or nothing: users, new snapshots, and what changed.
 
-        A user given without a snapshot keeps the former one. The changes are numbered in the order given. Of the users
-        who were only `seen`, nothing is new but that it was in this run.
+        A user given without a snapshot keeps the former one. The changes are numbered in the order given, and nobody
+        sees one before those of lower numbers. Of the users who were only `seen`, nothing is new but that it was in
+        this run.
+
+        Without a part, the run is written too: its times and failures, for its other counts are those of its parts.
+        With one, its counts are added to what it has, and the users must not be of this run yet. Parts are committed by
+        several workers at once, and some may be late.
+
+        Returns:
+            The users who are of this run already, all of them where a later run has begun. If there are any, nothing
+            was written.
         """
+        ...
+
+    async def part(self, run: int, number: int) -> Part | None:
+        """Return a part of a run as it was committed last, with the counts of all its commits."""
         ...
 
     async def user_page(self, after: str, limit: int) -> Sequence[str]:

@@ -20,7 +20,7 @@ from attrs import evolve
 
 from phygitals_async._calls.journal import JournalEntry
 from phygitals_async.errors import StoreBusy
-from phygitals_async.refresh._store import Run, Store, StoredChanges, StoredUser
+from phygitals_async.refresh._store import Part, Run, Store, StoredChanges, StoredUser, plus
 
 Open: TypeAlias = Callable[[], Store]
 
@@ -89,15 +89,60 @@ async def a_user_without_a_new_snapshot_keeps_the_former_one(open_store: Open) -
 
 async def runs_come_newest_first(open_store: Open) -> None:
     """Each as it was committed last."""
-    runs = [Run(n, f"run {n}", _NOW + timedelta(days=n), None, n, 2, 3, 4, 5, 6) for n in range(1, 12)]
+    runs = [Run(n, f"run {n}", _NOW + timedelta(days=n), failed=n) for n in range(1, 12)]
     async with open_store() as store:
         for run in runs:
-            await store.commit(evolve(run, known=0))
+            await store.commit(evolve(run, failed=0))
             await store.commit(evolve(run, finished_at=run.started_at + timedelta(seconds=1)))
         await store.commit(runs[-1])
         done = [evolve(run, finished_at=run.started_at + timedelta(seconds=1)) for run in runs[:-1]]
         _same(await store.runs(), [runs[-1], *reversed(done)])
         _same(await store.runs(2), [runs[-1], done[-1]])
+
+
+async def a_run_counts_what_its_parts_do(open_store: Open) -> None:
+    """Each commit of a part adds to it; a part stays done until it is one of other users."""
+    first, fifth = (Part(number, b"ids" * number, False, 1, 20, 300, 4000, 50000) for number in (0, 5))
+    async with open_store() as store:
+        _same(await store.part(1, 0), None)
+        for number in (1, 2):
+            await store.commit(evolve(_RUN, number=number, name=f"run {number}", known=7))
+        await store.commit(evolve(_RUN, number=2), part=first)
+        await store.commit(evolve(_RUN, number=2), part=evolve(fifth, is_done=True))
+        await store.commit(evolve(_RUN, number=2), part=fifth)
+        twice = evolve(plus(fifth, fifth), is_done=True)
+        _same(await store.part(2, 5), twice)
+        last = plus(evolve(_RUN, number=2, name="run 2"), twice, first)
+        _same(await store.runs(2), [last, evolve(_RUN, name="run 1")])
+        await store.commit(evolve(_RUN, number=2), part=Part(5, b"other ids"))
+    async with open_store() as store:
+        _same(await store.part(2, 5), evolve(twice, ids=b"other ids", is_done=False))
+        _same(await store.part(1, 5), None)
+
+
+async def nobody_is_written_twice_in_a_run(open_store: Open) -> None:
+    """A part that brings a user whom the run has already is told so, and writes nothing, whoever else it brings."""
+    mine, late = StoredUser("a", 1, True, b"c", b"p", b"s"), StoredUser("a", 1, True, b"late")
+    change = StoredChanges(0, 1, "a", _NOW, b"change")
+    async with open_store() as store:
+        await store.commit(_RUN)
+        given = [mine, StoredUser("z", 1, False)]
+        _same(list(await store.commit(_RUN, given, {"a": b"body"}, [change], part=Part(1, known=1, unknown=1))), [])
+    async with open_store() as store:
+        for users, seen in (([late, StoredUser("b", 1, True)], ["z"]), ([StoredUser("b", 1, True)], ["a", "z"])):
+            bodies = {user.user_id: b"late" for user in users}
+            taken = await store.commit(_RUN, users, bodies, [change], seen, Part(1, b"", True, 5, 5, 5, 5, 5))
+            _same(sorted(taken), ["a", "z"])
+            _same(await store.users(["a", "b"]), {"a": mine})
+            _same(await store.snapshots(["a", "b"]), {"a": b"body"})
+            _same(len(await store.change_page(0, 100)), 1)
+            _same(await store.part(1, 1), Part(1, known=1, unknown=1))
+        # In the next run everybody is new; and what is left of this one must not take them back.
+        second = evolve(_RUN, number=2, name="second")
+        await store.commit(second)
+        _same(list(await store.commit(second, [evolve(mine, run=2)], seen=["z"], part=Part(1))), [])
+        _same(sorted(await store.commit(_RUN, [late], seen=["b"], part=Part(1))), ["a", "b"])
+        _same((await store.users(["a"]))["a"], evolve(mine, run=2))
 
 
 async def pages_hold_everything_once(open_store: Open) -> None:
@@ -214,6 +259,8 @@ CHECKS: Final[tuple[Callable[[Open], Awaitable[None]], ...]] = (
     what_was_committed_is_there,
     a_user_without_a_new_snapshot_keeps_the_former_one,
     runs_come_newest_first,
+    a_run_counts_what_its_parts_do,
+    nobody_is_written_twice_in_a_run,
     pages_hold_everything_once,
     changes_are_numbered_in_order,
     many_users_are_found_at_once,

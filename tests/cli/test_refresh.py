@@ -196,12 +196,13 @@ def test_a_disk_that_fills_up(server: Server, ids: str, store: str, monkeypatch:
     monkeypatch.setattr("phygitals_async.refresh._run._COMMIT_USERS", 1)
     commit, commits = SqliteStore.commit, []
 
-    async def full(self: SqliteStore, *args: Any, **kwargs: Any) -> None:
+    async def full(self: SqliteStore, *args: Any, **kwargs: Any) -> Any:
         commits.append(args)
-        if len(commits) > 1:
+        # The run, and the first of its users.
+        if len(commits) > 2:
             msg = "the disk is full"
             raise StoreFull(msg)
-        await commit(self, *args, **kwargs)
+        return await commit(self, *args, **kwargs)
 
     monkeypatch.setattr(SqliteStore, "commit", full)
     result = server.run("refresh", "--ids", ids, "--store", store, "--limit", "1")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import refresh_kills
 
 
@@ -23,6 +25,19 @@ def test_a_killed_run_into_postgres(database: str) -> None:
     assert (killed.lost, killed.twice) == ([], [])
     assert killed.kills == 4
     _asked_little_again(killed, users)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_killed_run_on_dask(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """The same with two workers, which are killed as well as the process that hands the users out to them."""
+    pytest.importorskip("distributed", reason="not run: distributed is not installed")
+    store = str(tmp_path / "store.db") if kind == "sqlite" else request.getfixturevalue("database")
+    users = 600
+    killed = refresh_kills.refresh_and_kill(store, users, 4, seed=3, commit=25, part=100)
+    assert (killed.lost, killed.twice) == ([], [])
+    assert killed.kills == 4
+    # For each kill, what the worker had in flight, or both of them had.
+    assert 2 * users <= killed.asked <= 2 * users + killed.kills * 2 * (25 + 3 * 64)
 
 
 def _asked_little_again(killed: refresh_kills.Killed, users: int) -> None:

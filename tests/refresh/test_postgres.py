@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 
 from phygitals_async import (
     ConfigurationError,
@@ -21,6 +24,7 @@ from phygitals_async import (
     StoreUnavailable,
 )
 from phygitals_async.refresh import (
+    Part,
     PostgresStore,
     Run,
     StoredUser,
@@ -36,6 +40,8 @@ from support import empty_inventories
 pytestmark = pytest.mark.asyncio
 
 RUN = Run(1, "first", datetime(2026, 4, 18, tzinfo=UTC))
+
+COUNTS: dict[str, Any] = {"known": 1, "unknown": 20, "changed": 300, "repriced": 4000, "changes": 50000, "failed": 6}
 
 
 def api() -> PhygitalsClient:
@@ -137,10 +143,15 @@ async def test_a_schema_of_an_older_version_is_brought_up_to_date(
     async with older:
         if version:
             await older._pool.write(lambda c: c.execute("INSERT INTO users VALUES ('a', 1, true, '', '', '')"))
+        if 0 < version < 4:
+            # The run counted by itself.
+            run = "INSERT INTO runs VALUES (1, 'first', $1, NULL, 1, 20, 300, 4000, 50000, 6)"
+            await older._pool.write(lambda c: c.execute(run, RUN.started_at))
     stores = [PostgresStore(postgres, schema=schema) for _ in range(3)]
     found = await asyncio.gather(*(store.user_page("", 10) for store in stores))
     assert found == [["a"] * (version > 0)] * 3
     assert await stores[0].reserve("default", 1.0) == 0.0
+    assert await stores[0].runs() == [evolve(RUN, **COUNTS)] * (0 < version < 4)
     for store in stores:
         await store.aclose()
 
@@ -160,6 +171,74 @@ async def test_a_commit_that_fails_halfway_leaves_nothing(postgres: str, schema:
             await store.commit(RUN, [StoredUser("a", 1, True), StoredUser("b\0", 1, True)])
         assert await store.runs() == []
         assert await store.user_page("", 10) == []
+
+
+async def test_of_two_parts_with_the_same_users_one_waits_for_the_other(postgres: str, schema: str) -> None:
+    """Whether the rows were there before or not; and it finds that they are of the run already."""
+    async with PostgresStore(postgres, schema=schema) as store:
+        await store.commit(evolve(RUN, number=1))
+        await store.commit(evolve(RUN, number=1), [StoredUser("old", 1, True)], part=Part(1))
+        second = evolve(RUN, number=2, name="second")
+        await store.commit(second)
+        for ids in (["new"], ["old"], ["new 2", "old 2"]):
+            users = [StoredUser(user_id, 2, True) for user_id in ids]
+            written, go_on = asyncio.Event(), asyncio.Event()
+            first = asyncio.create_task(_commit_and_wait(store, ids, written, go_on))
+            await written.wait()
+            late = asyncio.create_task(store.commit(second, users, dict.fromkeys(ids, b"late"), part=Part(2, known=1)))
+            query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            while not await execute(postgres, query):  # noqa: ASYNC110 - it is another process that says so.
+                await asyncio.sleep(0.02)
+            go_on.set()
+            await first
+            assert sorted(await late) == ids
+            assert await store.snapshots(ids) == {}
+            assert await store.part(2, 2) is None
+
+
+async def _commit_and_wait(store: PostgresStore, ids: list[str], written: asyncio.Event, go_on: asyncio.Event) -> None:
+    async def write(connection: Any) -> None:
+        for user_id in ids:
+            await connection.execute(
+                "INSERT INTO users VALUES ($1, 2, true, '', '', '') ON CONFLICT (user_id) DO UPDATE SET run = 2",
+                user_id,
+            )
+        written.set()
+        await go_on.wait()
+
+    await store._pool.write(write)
+
+
+async def test_a_later_run_waits_for_what_is_being_committed(postgres: str, schema: str) -> None:
+    """So that nothing of the run before comes after it."""
+    async with PostgresStore(postgres, schema=schema) as store:
+        await store.commit(RUN)
+        written, go_on = asyncio.Event(), asyncio.Event()
+
+        async def write(connection: Any) -> None:
+            await connection.execute("LOCK TABLE runs IN ROW SHARE MODE")
+            written.set()
+            await go_on.wait()
+            await connection.execute("INSERT INTO users VALUES ('a', 1, true, '', '', '')")
+
+        committing = asyncio.create_task(store._pool.write(write))
+        await written.wait()
+        beginning = asyncio.create_task(store.commit(evolve(RUN, number=2, name="second")))
+        query = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while not await execute(postgres, query):  # noqa: ASYNC110 - it is another process that says so.
+            await asyncio.sleep(0.02)
+        assert not beginning.done()
+        go_on.set()
+        await asyncio.gather(committing, beginning)
+        assert list(await store.commit(RUN, [StoredUser("b", 1, True)], part=Part(1))) == ["b"]
+
+
+async def test_it_is_pickled_as_what_it_takes_to_open_it(postgres: str, schema: str) -> None:
+    """On another machine too."""
+    async with PostgresStore(postgres, schema=schema) as store:
+        await store.commit(RUN)
+        async with pickle.loads(pickle.dumps(store)) as again:  # noqa: S301 - our own.
+            assert await again.runs() == [RUN]
 
 
 async def test_what_the_server_says_is_told_apart(postgres: str, schema: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import aclosing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
@@ -30,6 +31,7 @@ from phygitals_async import (
     fan_out,
 )
 from phygitals_async.refresh import Budget, ChangeKind, MemoryStore, Run, read_changes, read_inventories, refresh
+from phygitals_async.refresh._run import Job
 from phygitals_transports import MemoryTransport
 from support import ONCE, last_segment
 from virtual import virtual_backend
@@ -407,15 +409,16 @@ async def test_cancelling_keeps_what_was_answered() -> None:
 class Full(MemoryStore):
     """A store on a disk that fills up."""
 
-    room = 1
+    # For the run, and for one batch.
+    room = 2
 
-    async def commit(self, *arguments: Any, **more: Any) -> None:
+    async def commit(self, *arguments: Any, **more: Any) -> Collection[str]:
         """Commit while there is room."""
         self.room -= 1
         if self.room < 0:
             msg = "the disk is full"
             raise StoreFull(msg)
-        await super().commit(*arguments, **more)
+        return await super().commit(*arguments, **more)
 
 
 async def test_a_store_that_fails_ends_the_run_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,10 +471,12 @@ async def test_a_commit_that_is_cut_short_is_not_made_again(monkeypatch: pytest.
     world = World("a", "b", "c")
 
     class Slow(MemoryStore):
-        async def commit(self, *arguments: Any, **more: Any) -> None:
-            await super().commit(*arguments, **more)
-            entered.set()
-            await anyio.sleep_forever()
+        async def commit(self, run: Run, users: Any = (), *rest: Any, **more: Any) -> Collection[str]:
+            taken = await super().commit(run, users, *rest, **more)
+            if users:
+                entered.set()
+                await anyio.sleep_forever()
+            return taken
 
     entered, slow = anyio.Event(), Slow()
     world.store = slow
@@ -503,6 +508,61 @@ async def test_a_run_over_time_commits_without_waiting_for_many(monkeypatch: pyt
     seen = []
     await refresh(world.api, ["a", "b", "c"], world.store, on_commit=lambda report: seen.append(report.run.done))
     assert seen == [1, 2, 3, 3]
+
+
+async def test_users_whom_another_worker_has_looked_up_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are left as that one wrote them, told of once, and the rest of the batch is committed."""
+    monkeypatch.setattr("phygitals_async.refresh._run._COMMIT_USERS", 3)
+    world = World("a", "b", "c")
+    await refresh(world.api, ["a", "b", "nobody"], world.store, run="first")
+    world.give("a", "Mewtwo")
+    await world.reprice("b", "9.25")
+
+    class Late(MemoryStore):
+        """Commits what somebody else has looked up just before."""
+
+        async def commit(self, run: Run, users: Any = (), *rest: Any, **more: Any) -> Collection[str]:
+            if users and not late:
+                late.append(run)
+                monkeypatch.setattr(Late, "commit", MemoryStore.commit)
+                job = Job(self, run)
+                async with aclosing(job.wanted(["a", "b"])) as wanted:
+                    await job.work(world.api.stream_inventories(wanted))
+            return await MemoryStore.commit(self, run, users, *rest, **more)
+
+    late: list[Run] = []
+    world.store.__class__ = Late
+    report = await refresh(world.api, ["a", "b", "c"], world.store, run="second")
+    assert (len(late), report.asked, report.resumable) == (1, 3, False)
+    assert sorted(await world.changes(since="first")) == [
+        ("a", "bought", None, "Mewtwo"),
+        ("b", "repriced", "Pikachu", "Pikachu"),
+        ("c", "new user", None, None),
+    ]
+    (last, _) = await world.store.runs()
+    assert (last.known, last.changed, last.repriced, last.changes) == (3, 3, 1, 3)
+
+
+async def test_a_run_that_a_later_one_followed_writes_nothing_more() -> None:
+    """What is left of it on some machine may come late."""
+    world = World("a", "b")
+    await refresh(world.api, ["a"], world.store, run="first")
+    (first,) = await world.store.runs()
+    await refresh(world.api, ["a"], world.store, run="second")
+    before = await world.store.users(["a", "b"])
+    job = Job(world.store, first)
+    async with aclosing(job.wanted(["a", "b"])) as wanted:
+        await job.work(world.api.stream_inventories(wanted))
+    assert await world.store.users(["a", "b"]) == before
+    assert len(await world.changes()) == 1
+
+
+async def test_what_makes_clients_is_for_a_cluster() -> None:
+    """It is refused before anything is done."""
+    store = MemoryStore()
+    with pytest.raises(InvalidArgumentError, match="api must be a client"):
+        await refresh(PhygitalsClient, ["a"], store)
+    assert await store.runs() == []
 
 
 # Where ids come from

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from attrs import evolve
 
 from phygitals_async import (
     PhygitalsClient,
@@ -44,6 +46,7 @@ from support import empty_inventories
 pytestmark = pytest.mark.anyio
 
 RUN = Run(1, "first", datetime(2026, 4, 18, tzinfo=UTC))
+COUNTS: dict[str, Any] = {"known": 1, "unknown": 20, "changed": 300, "repriced": 4000, "changes": 50000, "failed": 6}
 BODY = bytes(range(256)) * 20
 
 
@@ -169,9 +172,14 @@ async def test_a_store_of_an_older_version_is_brought_up_to_date(tmp_path: Path,
         await older.write(
             lambda connection: connection.execute("INSERT INTO users VALUES ('a', 1, 1, '', '', '')").fetchall()
         )
+    if 0 < version < 4:
+        # The run counted by itself.
+        run = "INSERT INTO runs VALUES (1, 'first', ?, NULL, 1, 20, 300, 4000, 50000, 6)"
+        await older.write(lambda connection: connection.execute(run, (RUN.started_at.isoformat(),)).fetchall())
     await older.aclose()
     async with SqliteStore(path) as store:
         assert await store.user_page("", 10) == ["a"] * (version > 0)
+        assert await store.runs() == [evolve(RUN, **COUNTS)] * (0 < version < 4)
         await fill(store, 0)
         assert await store.reserve("default", 1.0) == 0.0
         ((found,),) = await store._thread.do(lambda connection: connection.execute("PRAGMA user_version").fetchall())
@@ -295,6 +303,14 @@ async def test_a_store_may_be_used_in_one_loop_after_another(tmp_path: Path) -> 
         await anyio.to_thread.run_sync(lambda number=number: asyncio.run(fill(store, number)))  # type: ignore[misc]
     assert await store.user_page("", 10) == ["user_0", "user_1"]
     await store.aclose()
+
+
+async def test_it_is_pickled_as_what_it_takes_to_open_it(tmp_path: Path) -> None:
+    """In another process too."""
+    async with SqliteStore(tmp_path / "store.db") as store:
+        await fill(store, 0)
+        async with pickle.loads(pickle.dumps(store)) as again:  # noqa: S301 - our own.
+            assert await again.runs() == [RUN]
 
 
 def test_a_store_is_opened_by_its_address(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,9 @@ async def test_conformance(kind: str, check: Any, tmp_path: Path) -> None:
 class Forgetful(MemoryStore):
     """A store that loses what it is given last."""
 
-    async def commit(self, run: Run, users: Sequence[StoredUser] = (), *rest: Any, **more: Any) -> None:
+    async def commit(self, run: Run, users: Sequence[StoredUser] = (), *rest: Any, **more: Any) -> Collection[str]:
         """Commit all but one user."""
-        await super().commit(run, users[:-1], *rest, **more)
+        return await super().commit(run, users[:-1], *rest, **more)
 
 
 class Shared(MemoryStore):

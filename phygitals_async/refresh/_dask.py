@@ -1,0 +1,241 @@
+"""A refresh on a Dask cluster: its parts are tasks, each on the event loop of its worker."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import inspect
+import pickle
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from typing import Any, Final
+
+import anyio
+import distributed
+from attrs import evolve
+from distributed.comm.core import CommClosedError
+from distributed.scheduler import KilledWorker
+
+from phygitals_async._checks import check_count, check_patience, check_seconds
+from phygitals_async._loop.affinity import current_task
+from phygitals_async.client import PhygitalsClient
+from phygitals_async.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    InvalidArgumentError,
+    NotAttempted,
+    PhygitalsError,
+)
+from phygitals_async.refresh._dask_worker import RefreshPlugin, look_up
+from phygitals_async.refresh._report import RefreshReport
+from phygitals_async.refresh._run import MOST_FAILURES
+from phygitals_async.refresh._sources import UserIds, groups
+from phygitals_async.refresh._store import Part, Run, Store, plus
+
+_PART_USERS: Final = 5000
+# So many parts are in hand for each thread of the workers: one that is looked up, and one that waits for it.
+_PARTS_PER_THREAD: Final = 2
+# Most of it has no types.
+_dask: Any = distributed
+
+
+class DaskWorkers:
+    """Look the users of a run up, on the workers of a cluster.
+
+    Args:
+        api: Makes a client on a worker.
+        store: Where the run is kept, to be opened by the workers too.
+        on: A client of Dask's, or the address of its scheduler.
+        options: How each part is looked up.
+
+    Raises:
+        ConfigurationError: An option is not what it should be, or the event loop is none of asyncio's.
+        InvalidArgumentError: One of the others is not.
+    """
+
+    def __init__(self, api: Any, store: Store, on: Any, options: dict[str, Any]) -> None:
+        if current_task() is None:
+            msg = "a refresh on a Dask cluster works with asyncio only"
+            raise ConfigurationError(msg)
+        check_count("limit", options["limit"])
+        check_patience(options["patience"])
+        if options["deadline"] is not None:
+            check_seconds("deadline", options["deadline"])
+        _check_named(api)
+        self._api = api
+        self._store = store
+        # The same for every run on a store: whatever a run before it left on the workers makes way.
+        self._name = f"phygitals-refresh-{_digest(_pickled(store)).hex()}"
+        self._address, self._security = _where(on)
+        self._options = options
+
+    async def look_up(
+        self, run: Run, user_ids: UserIds | None, on_commit: Callable[[RefreshReport], object] | None
+    ) -> RefreshReport:
+        """Return what was done, with the counts of the run as the store has them.
+
+        Raises:
+            ConfigurationError: There is no scheduler, or a worker cannot make a client.
+            StoreError: The store failed, here or on a worker.
+        """
+        cluster = await self._connect()
+        parts = _Parts(cluster, self._name, self._store, run, on_commit)
+        try:
+            plugin = RefreshPlugin(self._api, self._store, run, self._options)
+            # A worker that dies meanwhile has it when it comes back; a scheduler does not take the parts either.
+            with suppress(OSError):
+                await cluster.register_plugin(plugin, name=self._name)
+            await parts.look_up(user_ids)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await parts.leave()
+        (last,) = await self._store.runs(1)
+        return evolve(parts.report, run=last)
+
+    async def _connect(self) -> Any:
+        """Return a client of our own: what is in hand ends with it, whatever else runs on the cluster."""
+        client: Any = None
+        try:
+            client = _dask.Client(self._address, security=self._security, asynchronous=True, set_as_default=False)
+            await client
+        except (OSError, ValueError) as error:
+            if client is not None:
+                await client.close()
+            msg = f"no Dask scheduler answers at {self._address}: {error}"
+            raise ConfigurationError(msg) from error
+        return client
+
+
+class _Parts:
+    """The parts that the workers have in hand."""
+
+    def __init__(
+        self,
+        cluster: Any,
+        plugin: str,
+        store: Store,
+        run: Run,
+        on_commit: Callable[[RefreshReport], object] | None,
+    ) -> None:
+        self._cluster = cluster
+        self._plugin = plugin
+        self._store = store
+        self._on_commit = on_commit
+        self._in_hand: set[Any] = set()
+        self._completed = _dask.as_completed(loop=cluster.loop)
+        self.report = RefreshReport(run)
+
+    async def look_up(self, user_ids: UserIds | None) -> None:
+        """Hand out one part after the other, few at a time, and wait for all of them."""
+        async with aclosing(_in_parts(user_ids, self._store)) as parts:
+            async for part, ids in parts:
+                kept = await self._store.part(self.report.run.number, part.number)
+                if kept is not None and kept.is_done and kept.ids == part.ids:
+                    self.report = evolve(self.report, skipped=self.report.skipped + len(ids))
+                    continue
+                while len(self._in_hand) >= self._room:
+                    await self._next()
+                if self.report.stopped_by is not None:
+                    break
+                future = self._cluster.submit(look_up, self._plugin, part, ids, pure=False)
+                self._in_hand.add(future)
+                self._completed.add(future)
+        while self._in_hand:
+            await self._next()
+
+    async def leave(self) -> None:
+        """End what is still in hand, have the workers close what they opened, and close the client."""
+        try:
+            if self._cluster.status == "running":
+                # Where the scheduler goes meanwhile, they are gone with it; another refresh may have ended this one.
+                with suppress(OSError, KeyError, ValueError):
+                    await self._cluster.cancel(list(self._in_hand), force=True)
+                    await self._cluster.unregister_worker_plugin(self._plugin)
+        finally:
+            await self._cluster.close()
+
+    @property
+    def _room(self) -> int:
+        """How many parts may be in hand: workers come and go."""
+        threads: int = self._cluster.scheduler_info()["total_threads"]
+        return _PARTS_PER_THREAD * max(threads, 1)
+
+    async def _next(self) -> None:
+        """Take what came of the next part to be done."""
+        future = await anext(self._completed)
+        self._in_hand.discard(future)
+        try:
+            done: RefreshReport = await future
+        except (concurrent.futures.CancelledError, CommClosedError, KilledWorker) as error:
+            lost = NotAttempted(f"the cluster gave parts back: {error}")
+            lost.__cause__ = error
+            self.report = evolve(self.report, stopped_by=_worse(self.report.stopped_by, lost))
+            return
+        report = self.report
+        self.report = RefreshReport(
+            plus(report.run, done.run),
+            report.asked + done.asked,
+            report.skipped + done.skipped,
+            report.failed + done.failed,
+            (*report.failures, *done.failures)[:MOST_FAILURES],
+            _worse(report.stopped_by, done.stopped_by),
+        )
+        if self._on_commit is not None:
+            self._on_commit(self.report)
+
+
+async def _in_parts(user_ids: UserIds | None, store: Store) -> AsyncGenerator[tuple[Part, list[str]], None]:
+    """Cut ids into parts, numbered from 1: the part 0 is looked up here."""
+    number, ids = 1, list[str]()
+    async with aclosing(groups(user_ids, store)) as source:
+        async for group in source:
+            ids += group
+            while len(ids) >= _PART_USERS:
+                yield _part(number, ids[:_PART_USERS]), ids[:_PART_USERS]
+                number, ids = number + 1, ids[_PART_USERS:]
+    if ids:
+        yield _part(number, ids), ids
+
+
+def _part(number: int, ids: list[str]) -> Part:
+    # Whatever was given for an id has a text.
+    return Part(number, _digest(repr(ids).encode()))
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _check_named(api: Any) -> None:
+    if isinstance(api, PhygitalsClient):
+        msg = "a client cannot go to workers: give what makes one there, such as PhygitalsClient itself"
+        raise InvalidArgumentError(msg)
+    # What is found by its name alone holds no key that would travel.
+    with suppress(pickle.PicklingError, AttributeError):
+        if inspect.isclass(api) or inspect.isfunction(api):
+            pickle.dumps(api)
+            return
+    msg = "what makes clients on workers must be a class or a function of a module, such as PhygitalsClient itself"
+    raise InvalidArgumentError(msg)
+
+
+def _pickled(store: Store) -> bytes:
+    try:
+        return pickle.dumps(store)
+    except (TypeError, AttributeError, pickle.PicklingError) as error:
+        msg = f"workers cannot open this store: {error}"
+        raise InvalidArgumentError(msg) from error
+
+
+def _where(on: Any) -> tuple[str, Any]:
+    if isinstance(on, str):
+        return on, None
+    if not isinstance(on, _dask.Client) or on.scheduler is None:
+        msg = "on= takes a distributed.Client that was started, or the address of a scheduler"
+        raise InvalidArgumentError(msg)
+    return on.scheduler.address, on.security
+
+
+def _worse(one: PhygitalsError | None, other: PhygitalsError | None) -> PhygitalsError | None:
+    """Return which of two says more about why a run ended: the refused key."""
+    return other if one is None or isinstance(other, AuthenticationError) else one

@@ -46,12 +46,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="of the storefront (default: %(default)s)")
     parser.add_argument("--sandbox-port", type=int, default=8765, help="of the sandbox (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where the shop keeps its book (default: a temporary one)")
+    parser.add_argument("--images", default="https://cdn.phygitals.com", help="origin of pictures, with a key of yours")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         if "PHYGITALS_API_KEY" in os.environ:
-            serve(folder, options.port, None, None, "https://cdn.phygitals.com")
+            serve(folder, options.port, None, None, options.images)
             return
         with sandbox(options.sandbox_port) as told:
             parts = urlsplit(told["base_url"])

@@ -40,8 +40,8 @@ def form_token(request: Request, kind: str, subject: str, title: str, deal_id: s
 
 
 async def read_form(request: Request) -> dict[str, list[str]]:
-    """Return the fields of a form."""
-    return parse_qs((await request.body()).decode())
+    """Return the fields of a form. Starlette's own `form()` needs one more package, for uploads."""
+    return parse_qs((await request.body()).decode(errors="replace"))
 
 
 def read_token(request: Request, kind: str, form: dict[str, list[str]]) -> tuple[str, str, str]:

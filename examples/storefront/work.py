@@ -38,10 +38,11 @@ async def carry_out(shop: Shop, deal: Deal) -> None:
 async def _buy(shop: Shop, deal: Deal) -> None:
     # Here a shop takes the user's money first, and gives it back where the deal fails.
     shop.deals.change(deal.id, text="Buying the pack")
-    started = await shop.api.start_purchase(deal.subject, deal.pulls, deal.user_id)
+    # The deadlines add up to less than the shop has when it is shut down.
+    started = await shop.api.start_purchase(deal.subject, deal.pulls, deal.user_id, deadline=20)
     shop.deals.change(deal.id, text="Opening it", session_id=started.session_id)
     try:
-        await shop.api.wait_for_purchase(started.session_id, deadline=45)
+        await shop.api.wait_for_purchase(started.session_id, deadline=35)
     except TransactionFailed:
         raise
     except PhygitalsError as error:
@@ -60,7 +61,7 @@ async def _sell(shop: Shop, deal: Deal) -> None:
 async def _ship(shop: Shop, deal: Deal) -> None:
     shop.deals.change(deal.id, text="Placing the order")
     # The quote is the user's own: its id comes out of a token that was signed for them.
-    placed = await shop.api.request_shipping(deal.subject)
+    placed = await shop.api.request_shipping(deal.subject, deadline=30)
     shop.deals.change(deal.id, state="done", text="", order_id=placed.order_id)
 
 

@@ -148,8 +148,9 @@ async def test_an_end_that_is_cancelled_still_closes() -> None:
         finally:
             over.append(True)
 
+    life = Lifespan(make_client, grace=60)
     with anyio.move_on_after(5) as patience:
-        async with Lifespan(make_client, grace=60) as life:
+        async with life:
             life.start(sell())
     assert patience.cancelled_caught
     assert over == [True]

@@ -1,10 +1,10 @@
-# Two commands do everything on a machine with Python 3.11+ and a package index: `make demo` and `make test`.
+# Everything needs Python 3.11+ and a package index: `make demo`, `make storefront` and `make test`.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check unit wheel lowest prism soak kills bench faults openapi sync engines dist clean
+.PHONY: demo storefront test check unit wheel lowest prism soak kills bench faults openapi sync engines dist clean
 .DEFAULT_GOAL := test
 
 # The library with what the demo shows; enough for `make demo`.
@@ -34,6 +34,14 @@ prism: $(PRISM_DIR)/.installed
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/night_job.py
+
+# A shop in the browser, and the sandbox that it sells from.
+$(VENV)/.storefront: $(VENV)/.demo examples/storefront/requirements.txt
+	@$(BIN)/python -m pip install --quiet --requirement examples/storefront/requirements.txt
+	@touch $@
+
+storefront: $(VENV)/.storefront
+	@cd examples && exec ../$(BIN)/python -m storefront
 
 test: check wheel
 
@@ -69,7 +77,7 @@ kills: $(VENV)/.dev
 	$(BIN)/python tests/refresh_kills.py $(KILLS)
 
 bench: $(VENV)/.dev
-	@for question in decode bulk share single cached memory imports throttled refresh million engines; do $(BIN)/python -m benchmarks.$$question || exit 1; done
+	@for question in decode bulk share single cached memory imports throttled refresh storefront million engines; do PYTHONPATH=examples $(BIN)/python -m benchmarks.$$question || exit 1; done
 
 # What comes of every fault under every operation on every transport; WORDS="429" shows only some.
 faults: $(VENV)/.dev

@@ -1,150 +1,227 @@
-"""The application of `docs/web.md` does what the document says of it."""
+"""What web applications take from `phygitals_async.web`: the client's life, work that goes on, and errors explained."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import re
-import types
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from decimal import Decimal
-from typing import Any
+import logging
+import subprocess
+import sys
+from collections.abc import AsyncIterator
 
+import anyio
+import anyio.lowlevel
 import pytest
-from starlette.applications import Starlette
+from aiohttp import web
 
-from phygitals_async import PhygitalsClient, PhygitalsError, Request, Response, RetryPolicy, Sandbox, errors
+from phygitals_async import (
+    ClientClosed,
+    ConfigurationError,
+    OutcomeUnknown,
+    PhygitalsClient,
+    PhygitalsError,
+    PurchasePending,
+    RateLimited,
+    ServerError,
+    UserNotFound,
+    errors,
+)
+from phygitals_async.web import Lifespan, explain
 from phygitals_transports import MemoryTransport
-from support import ROOT
+from support import empty_inventories
+from virtual import virtual_backend
 
-pytestmark = pytest.mark.asyncio
-
-PROGRAM = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "web.md").read_text(), re.DOTALL)[0]
-PAID = {"success": True, "amount": 8.5}
-FORM = {
-    "item_ids": ["v1|1|0"],
-    "destination": {"name": "Jane", "line1": "1 Main St", "city": "Austin", "country": "US"},
-}
+anyio_backend = virtual_backend
 
 
-@pytest.fixture
-def shop() -> types.ModuleType:
-    """Return the program as a module."""
-    module = types.ModuleType("shop")
-    # Without the `from __future__` of this file.
-    code = compile(PROGRAM, "docs/web.md", "exec", dont_inherit=True)
-    exec(code, module.__dict__)  # noqa: S102 - our own document.
-    return module
+def make_client() -> PhygitalsClient:
+    """Return a client of which nothing is asked, or little."""
+    return PhygitalsClient(MemoryTransport(empty_inventories), api_key="sandbox-test")
 
 
-@pytest.fixture
-def sandbox() -> Sandbox:
-    """Return a sandbox in which a user owns a card."""
-    sandbox = Sandbox(seed=1)
-    sandbox.add_item("user", id="card", name="Mike Trout Base", buyback_price=Decimal("8.50"))
-    return sandbox
+async def give(value: str, after: float = 0.0) -> str:
+    """Return a value after some seconds."""
+    await anyio.sleep(after)
+    return value
 
 
-def running(shop: types.ModuleType, handler: Callable[[Request], Any]) -> AbstractAsyncContextManager[Starlette]:
-    """Run the application, from its start to its shutdown."""
-
-    def make_client() -> PhygitalsClient:
-        return PhygitalsClient(MemoryTransport(handler), api_key="sandbox-test", retry=RetryPolicy(retries=0))
-
-    @asynccontextmanager
-    async def run() -> AsyncIterator[Starlette]:
-        app: Starlette = shop.create_app(make_client)
-        async with app.router.lifespan_context(app):
-            yield app
-
-    return run()
+async def fail(error: BaseException, after: float = 0.0) -> None:
+    """Raise an error after some seconds."""
+    await anyio.sleep(after)
+    raise error
 
 
-async def ask(app: Starlette, method: str, path: str, body: object = None) -> tuple[int, Any, dict[bytes, bytes]]:
-    """Send the application a request, as its server does, and return status, body and headers."""
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": [], "app": app}
-    await app(scope, receive, send)  # type: ignore[arg-type]
-    return sent[0]["status"], json.loads(sent[1]["body"]), dict(sent[0]["headers"])
+@pytest.mark.anyio
+async def test_the_client_lives_as_long_as_the_block() -> None:
+    """It is made when the application starts, and closed at its end."""
+    life = Lifespan(make_client)
+    assert not hasattr(life, "api")
+    async with life:
+        assert (await life.api.get_inventory("user")).items == ()
+    with pytest.raises(ClientClosed):
+        await life.api.get_inventory("user")
+    with pytest.raises(ConfigurationError, match="grace must be"):
+        Lifespan(make_client, grace=0)
 
 
-async def test_answers_and_refusals(shop: types.ModuleType, sandbox: Sandbox) -> None:
-    """What the API refuses has a status that a browser understands."""
-    async with running(shop, sandbox) as app:
-        status, inventory, _ = await ask(app, "GET", "/users/user/items")
-        assert (status, [item["id"] for item in inventory["items"]]) == (200, ["card"])
-        status, error, _ = await ask(app, "GET", "/users/nobody/items")
-        assert (status, error["class"]) == (404, "UserNotFound")
-        status, error, _ = await ask(app, "POST", "/users/other/items/card/sell")
-        assert (status, error["class"]) == (403, "NotOwned")
-        status, sold, _ = await ask(app, "POST", "/users/user/items/card/sell")
-        assert (status, sold, app.state.sold["card"]) == (200, PAID, PAID)
+@pytest.mark.anyio
+async def test_what_is_waited_for_comes_back() -> None:
+    """Values and errors alike, and bugs."""
+    async with Lifespan(make_client) as life:
+        assert await life.to_the_end(give("sold", after=5)) == "sold"
+        with pytest.raises(UserNotFound):
+            await life.to_the_end(fail(UserNotFound("who")))
+        with pytest.raises(ZeroDivisionError):
+            await life.to_the_end(fail(ZeroDivisionError()))
 
 
-async def test_a_form_that_cannot_be_read(shop: types.ModuleType, sandbox: Sandbox) -> None:
-    """Every bad place of it is named; a good one is quoted."""
-    sandbox.add_item("user", id="v1|1|0", name="Mike Trout Base", buyback_price=Decimal(1))
-    async with running(shop, sandbox) as app:
-        status, quotes, _ = await ask(app, "POST", "/users/user/quotes", FORM)
-        assert (status, bool(quotes["quotes"])) == (200, True)
-        status, answer, _ = await ask(app, "POST", "/users/user/quotes", {"item_ids": [5], "destination": {"name": 3}})
-        assert status == 422
-        assert "$.item_ids[0]: expected a string, got an integer" in answer["problems"]
-        assert "$.destination.country: missing" in answer["problems"]
+@pytest.mark.anyio
+async def test_work_goes_on_when_its_request_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    """It is waited for at the end of the block; an error that nobody waits for any more is in the log."""
+    done: list[str] = []
+
+    async def sell() -> None:
+        done.append(await give("sold", after=30))
+
+    async with Lifespan(make_client) as life:
+        with anyio.move_on_after(1):
+            await life.to_the_end(sell())
+        with anyio.move_on_after(1):
+            await life.to_the_end(fail(ServerError("lost", status=500), after=30))
+        life.start(sell())
+        assert done == []
+    assert done == ["sold", "sold"]
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("phygitals_async", logging.ERROR)
+    assert "lost" in caplog.text
 
 
-async def test_a_visitor_reads_nothing_of_what_the_server_said(shop: types.ModuleType) -> None:
-    """The log has it. How long to wait is passed on."""
+@pytest.mark.anyio
+async def test_the_end_is_bounded() -> None:
+    """What is not over in time is cancelled; who still waits for it is told that nobody knows what became of it."""
+    ended: list[str] = []
+    told: list[BaseException] = []
 
-    def broken(_: Request) -> Response:
-        return Response(503, {"retry-after": "7"}, b"secret of the server")
+    async def sell() -> None:
+        try:
+            await anyio.sleep(3600)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(2)
+            ended.append("recorded")
 
-    async with running(shop, broken) as app:
-        status, error, headers = await ask(app, "GET", "/users/user/items")
-    assert (status, error["class"], headers[b"retry-after"]) == (502, "ServerError", b"7")
-    assert "secret" not in json.dumps(error)
+    async def visit(life: Lifespan) -> None:
+        try:
+            await life.to_the_end(sell())
+        except OutcomeUnknown as error:
+            told.append(error)
+
+    async with anyio.create_task_group() as group:
+        began = anyio.current_time()
+        async with Lifespan(make_client, grace=10) as life:
+            group.start_soon(visit, life)
+            await anyio.sleep(1)
+        assert anyio.current_time() - began == pytest.approx(13)
+    assert ended == ["recorded"]
+    assert len(told) == 1
 
 
-async def test_a_browser_that_goes_away_ends_no_sale(shop: types.ModuleType, sandbox: Sandbox) -> None:
-    """The sale is recorded, though its request was cancelled and the application shut down meanwhile."""
-    begun, go_on = asyncio.Event(), asyncio.Event()
+@pytest.mark.anyio
+async def test_nothing_starts_while_the_application_ends(caplog: pytest.LogCaptureFixture) -> None:
+    """A coroutine that is refused leaves no warning behind."""
+    async with Lifespan(make_client) as life:
+        life.start(fail(ClientClosed("that was all"), after=1))
+    with pytest.raises(ClientClosed, match="nothing was started"):
+        life.start(give("never"))
+    with pytest.raises(ClientClosed, match="nothing was started"):
+        await life.to_the_end(give("never"))
+    assert "that was all" in caplog.text
 
-    async def slow(request: Request) -> Response:
-        if request.url.endswith("/vm/buyback"):
-            begun.set()
-            await go_on.wait()
-        return sandbox(request)
 
-    async with running(shop, slow) as app:
-        visit = asyncio.create_task(ask(app, "POST", "/users/user/items/card/sell"))
-        await begun.wait()
-        visit.cancel()
+@pytest.mark.anyio
+async def test_an_end_that_is_cancelled_still_closes() -> None:
+    """A server that loses its patience leaves neither work nor client behind."""
+    over: list[bool] = []
+
+    async def sell() -> None:
+        try:
+            await anyio.sleep(3600)
+        finally:
+            over.append(True)
+
+    life = Lifespan(make_client, grace=60)
+    with anyio.move_on_after(5) as patience:
+        async with life:
+            life.start(sell())
+    assert patience.cancelled_caught
+    assert over == [True]
+    with pytest.raises(ClientClosed):
+        await life.api.get_inventory("user")
+
+
+@pytest.mark.asyncio
+async def test_who_is_cancelled_as_the_work_fails_leaves_it_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """No error is lost between the two."""
+    loop = asyncio.get_running_loop()
+    async with Lifespan(make_client) as life:
+
+        async def sell() -> None:
+            await asyncio.sleep(0)
+            # Once the work has ended, and before who waits for it runs again.
+            loop.call_soon(lambda: loop.call_soon(visit.cancel))
+            raise ServerError("lost", status=500)
+
+        visit = asyncio.create_task(life.to_the_end(sell()))
         with pytest.raises(asyncio.CancelledError):
             await visit
-        assert app.state.sold == {}
-        asyncio.get_running_loop().call_soon(go_on.set)
-    assert app.state.sold == {"card": PAID}
+    assert len(caplog.records) == 1
 
 
-async def test_each_error_has_a_status(shop: types.ModuleType) -> None:
+def test_what_ends_the_program_ends_it() -> None:
+    """As in any other task, Ctrl-C comes out of the event loop; what was not begun is put away without a warning."""
+
+    async def serve() -> None:
+        async with Lifespan(make_client) as life:
+            life.start(fail(KeyboardInterrupt()))
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+            life.start(give("never begun"))
+            await anyio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(serve())
+
+
+@pytest.mark.asyncio
+async def test_in_aiohttp_web() -> None:
+    """A clean-up context of aiohttp's is the same few lines."""
+    key = web.AppKey("phygitals", Lifespan)
+
+    async def phygitals(app: web.Application) -> AsyncIterator[None]:
+        async with Lifespan(make_client) as life:
+            app[key] = life
+            yield
+
+    app = web.Application()
+    app.cleanup_ctx.append(phygitals)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    life = app[key]
+    assert (await life.api.get_inventory("user")).items == ()
+    await runner.cleanup()
+    with pytest.raises(ClientClosed):
+        await life.api.get_inventory("user")
+
+
+def test_each_error_has_a_status() -> None:
     """A subclass goes before the class it is one of; what is not over is no failure."""
-    statuses = {
-        name: shop.status_of(cls())
-        for name, cls in vars(errors).items()
-        if isinstance(cls, type) and issubclass(cls, PhygitalsError)
-    }
     by_status: dict[int, set[str]] = {}
-    for name, status in statuses.items():
-        by_status.setdefault(status, set()).add(name)
+    for name, cls in vars(errors).items():
+        if isinstance(cls, type) and issubclass(cls, PhygitalsError):
+            answer = explain(cls())
+            assert answer.code == name
+            by_status.setdefault(answer.status, set()).add(name)
     assert by_status[202] == {"OutcomeUnknown", "PurchasePending"}
+    assert by_status[403] == {"NotOwned"}
     assert by_status[404] == {
         "CardNotFound", "ItemNotFound", "NotFound", "OrderNotFound", "PackNotFound", "UserNotFound",
     }  # fmt: skip
@@ -153,5 +230,35 @@ async def test_each_error_has_a_status(shop: types.ModuleType) -> None:
     assert by_status[400] == {
         "AddressRejected", "AmountOutOfRange", "BadRequest", "CountryNotSupported", "MissingField", "NothingShippable",
     }  # fmt: skip
+    assert by_status[422] == {"InvalidArgumentError"}
     assert by_status[500] == {"AuthenticationError", "ConfigurationError", "PermissionDenied"}
-    assert {"ConnectError", "ConnectionLost", "ServerError", "DecodeError"} <= by_status[502]
+    assert {"ClientClosed", "RateLimited", "StoreBusy", "StoreFull"} <= by_status[503]
+    assert by_status[504] == {"DeadlineExceeded"}
+    assert {"ConnectError", "ConnectionLost", "ServerError", "DecodeError", "TransactionFailed"} <= by_status[502]
+
+
+def test_an_explanation_quotes_nothing_of_the_error() -> None:
+    """What the server said may be anything; how long to wait and the purchase to ask for are passed on."""
+    answer = explain(ServerError("secret of the server", status=500, message="secret", snippet="secret"))
+    assert "secret" not in str(answer.to_dict())
+    assert answer.is_ours
+    assert answer.headers == {}
+    answer = explain(RateLimited(status=429, message="secret", retry_after=6.2))
+    assert (answer.retry_after, answer.headers) == (7, {"Retry-After": "7"})
+    assert answer.to_dict() == {"code": "RateLimited", "message": answer.message, "retry_after": 7}
+    answer = explain(PurchasePending(session_id="abc"))
+    assert (answer.is_ours, answer.to_dict()["session_id"]) == (False, "abc")
+
+
+def test_an_error_of_a_later_version_is_answered_as_its_nearest_class() -> None:
+    """Such as one that a newer library raises."""
+    newer = type("PackRetired", (errors.PackNotFound,), {})
+    assert explain(newer()).status == 404
+    assert explain(newer()).code == "PackRetired"
+
+
+def test_it_needs_no_web_framework() -> None:
+    """Neither one of its own, nor an HTTP library."""
+    program = "import sys, phygitals_async.web; print({'starlette', 'fastapi', 'aiohttp', 'jinja2'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -1,0 +1,75 @@
+"""Who is signed in. The demo lets anybody be one of a few users; a shop of yours asks for more than a name."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import RedirectResponse, Response
+
+from .pages import page
+from .shop import shop_of
+
+_WEEK = 7 * 24 * 3600
+_HOUR = 3600
+
+
+class SignedCookie(AuthenticationBackend):
+    """Takes the user from a cookie that this shop signed: nothing else that a browser sends says who it is."""
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
+        """Return who is signed in, if anybody is."""
+        found = conn.app.state.shop.signer.read("user", conn.cookies.get("user", ""), _WEEK)
+        return None if found is None else (AuthCredentials(["user"]), SimpleUser(found[0]))
+
+
+def user_of(request: Request) -> str:
+    """Return who is signed in."""
+    return request.user.display_name  # type: ignore[no-any-return]
+
+
+def form_token(request: Request, kind: str, subject: str, title: str, deal_id: str) -> str:
+    """Return what a form that moves money or goods comes with.
+
+    It says what for and for whom, so no other site and no other user can make one, and names the deal it will be, so it
+    is good for one: the deal of a second use is there already.
+    """
+    return shop_of(request).signer.sign(kind, user_of(request), subject, title, deal_id)
+
+
+async def read_form(request: Request) -> dict[str, list[str]]:
+    """Return the fields of a form. Starlette's own `form()` needs one more package, for uploads."""
+    return parse_qs((await request.body()).decode(errors="replace"))
+
+
+def read_token(request: Request, kind: str, form: dict[str, list[str]]) -> tuple[str, str, str]:
+    """Return subject, title and id of the deal that a form is for."""
+    found = shop_of(request).signer.read(kind, form.get("token", [""])[0], _HOUR)
+    if found is None or found[0] != user_of(request):
+        raise HTTPException(403, "This form has expired. Please go back and open it again.")
+    return found[1], found[2], found[3]
+
+
+async def sign_in(request: Request) -> Response:
+    """Show who there is, or sign one in."""
+    users = shop_of(request).users
+    if request.method == "GET":
+        return page(request, "sign_in.html", users=users)
+    user_id = (await read_form(request)).get("user", [""])[0]
+    if user_id not in users:
+        raise HTTPException(403, "There is no such user.")
+    response = RedirectResponse("/items", 303)
+    cookie = shop_of(request).signer.sign("user", user_id)
+    # Not sent along by forms of other sites, nor to be read by a script.
+    is_https = request.url.scheme == "https"
+    response.set_cookie("user", cookie, max_age=_WEEK, httponly=True, samesite="lax", secure=is_https)
+    return response
+
+
+async def sign_out(_: Request) -> Response:
+    """Forget who is signed in."""
+    response = RedirectResponse("/", 303)
+    response.delete_cookie("user")
+    return response

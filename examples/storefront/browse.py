@@ -1,0 +1,56 @@
+"""Pages that only read: packs, and what a user owns."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from starlette.authentication import requires
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from phygitals_async import ChaseCard, NotFound, Pack, UserNotFound
+
+from .accounts import form_token, user_of
+from .pages import page
+from .shop import shop_of
+
+
+async def packs(request: Request) -> Response:
+    """Show what can be bought."""
+    found = await shop_of(request).api.list_packs(deadline=5)
+    # What is on sale first, in the API's own order.
+    return page(request, "packs.html", packs=sorted(found, key=lambda pack: not pack.purchasable))
+
+
+async def pack(request: Request) -> Response:
+    """Show one pack with its odds and best cards, and the form that buys it."""
+    api = shop_of(request).api
+    found = next((each for each in await api.list_packs(deadline=5) if each.id == request.path_params["pack_id"]), None)
+    if found is None:
+        raise HTTPException(404, "This pack is not on offer any more.")
+    token = None
+    if request.user.is_authenticated:
+        token = form_token(request, "buy", found.id, found.name, uuid4().hex)
+    return page(request, "pack.html", pack=found, chase=await _chase(request, found), token=token)
+
+
+async def _chase(request: Request, found: Pack) -> list[ChaseCard]:
+    if found.slug is None:
+        return []
+    try:
+        return list(await shop_of(request).api.list_chase_cards(found.slug, deadline=5))[:6]
+    except NotFound:
+        # It is not for every pack that there are some.
+        return []
+
+
+@requires("user", redirect="sign_in")
+async def items(request: Request) -> Response:
+    """Show what the user owns."""
+    try:
+        inventory = await shop_of(request).api.get_inventory(user_of(request), deadline=5)
+    except UserNotFound:
+        # Unknown to the API until the first purchase.
+        return page(request, "items.html", items=(), total=0)
+    return page(request, "items.html", items=inventory.items, total=inventory.total_buyback)

@@ -1,0 +1,462 @@
+"""The storefront, with the fixtures that phygitals-async brings for pytest: no network, no browser, no waiting.
+
+Each test runs the shop from its start to its shutdown. `visit.settled()` waits for what is under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import attrs
+import httpx2
+import pytest
+from starlette.applications import Starlette
+
+from phygitals_async import Item, PhygitalsClient, Sandbox
+from phygitals_async.clock import SkippingClock
+from phygitals_async.sandbox import SandboxOptions
+from phygitals_transports import FaultTransport, MemoryTransport
+from storefront.app import create_app
+from storefront.signing import Signer
+
+pytestmark = pytest.mark.asyncio
+
+ADDRESS = {"name": "Jane Doe", "line1": "1 Main St", "city": "Austin", "country": "US"}
+
+
+class Visit:
+    """A browser, as far as it needs no engine."""
+
+    def __init__(self, app: Starlette) -> None:
+        self.app = app
+        self.browser = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app), base_url="http://shop.test", follow_redirects=True
+        )
+
+    async def sign_in(self, user: str = "ada") -> None:
+        """Sign in."""
+        answer = await self.browser.post("/sign-in", data={"user": user}, follow_redirects=False)
+        assert answer.status_code == 303
+
+    async def get(self, path: str, **query: Any) -> str:
+        """Return a page."""
+        return (await self.browser.get(path, params=query or None)).text
+
+    async def token(self, path: str, **query: Any) -> str:
+        """Return the token of the first form of a page that has one."""
+        found = re.search(r'name="token" value="([^"]+)"', await self.get(path, **query))
+        assert found is not None
+        return found[1]
+
+    async def settled(self, page: httpx2.Response, *until_not: str) -> str:
+        """Return a deal's page as soon as it is not under way, or in none of other states."""
+        while True:
+            state = (await self.browser.get(f"{page.url.path}/state")).json()["state"]
+            if state not in (until_not or ("under way",)):
+                return await self.get(page.url.path)
+            await asyncio.sleep(0.001)
+
+
+Visiting = Callable[..., AbstractAsyncContextManager[Visit]]
+
+
+@pytest.fixture
+def visiting(tmp_path: Path, phygitals_faults: FaultTransport, request: pytest.FixtureRequest) -> Visiting:
+    """Return what runs the shop; again, it is the same shop after a restart.
+
+    Its client closes the transport it is given, so each has one of its own around the fixture's.
+    """
+    clock = request.getfixturevalue("phygitals_clock") if "phygitals_clock" in request.fixturenames else None
+
+    @asynccontextmanager
+    async def run(user: str | None = "ada", look_up_every: float = 3600.0) -> AsyncIterator[Visit]:
+        app = create_app(
+            lambda journal: PhygitalsClient(
+                MemoryTransport(phygitals_faults.send), api_key="sandbox-test", journal=journal, clock=clock
+            ),
+            tmp_path,
+            users=("ada", "bob"),
+            images="https://cdn.phygitals.com",
+            look_up_every=look_up_every,
+        )
+        async with app.router.lifespan_context(app):
+            visit = Visit(app)
+            async with visit.browser:
+                if user is not None:
+                    await visit.sign_in(user)
+                yield visit
+
+    return run
+
+
+@pytest.fixture
+def card(phygitals_sandbox: Sandbox) -> Item:
+    """Give ada a card with an id that has to be quoted in addresses."""
+    return phygitals_sandbox.add_item(
+        "ada", id="v1|110586049456|0", name="Mike Trout <Base>", buyback_price=Decimal("8.50")
+    )
+
+
+def asked(transport: MemoryTransport, path: str) -> int:
+    """Return how many requests there were."""
+    return sum(request.url.endswith(path) for request in transport.sent)
+
+
+async def test_packs_show_their_odds(
+    visiting: Visiting, phygitals_sandbox: Sandbox, phygitals_faults: FaultTransport
+) -> None:
+    """To anybody; to buy, one has to be signed in."""
+    async with visiting(user=None) as visit:
+        page = await visit.get("/")
+        assert "Topps Chrome 2024" in page
+        assert "Sold out" in page
+        pack = phygitals_sandbox.packs[0]
+        page = await visit.get(f"/packs/{pack.id}")
+        assert "80%" in page
+        assert "$60.00 to $100.00" in page
+        assert "Sign in to buy" in page
+        assert (await visit.browser.get("/packs/none")).status_code == 404
+        plain = attrs.evolve(pack, id="plain", slug=None, ev=None, buyback_percent=None, rarity_distribution=())
+        phygitals_sandbox.add_pack(plain)
+        assert "Odds" not in await visit.get("/packs/plain")
+        phygitals_sandbox.add_pack(attrs.evolve(plain, slug="unheard-of"))
+        phygitals_faults.fail("list_chase_cards", 404)
+        assert "bought for" not in await visit.get("/packs/plain")
+        assert (await visit.browser.get("/items")).url.path == "/sign-in"
+        assert (await visit.browser.post("/sign-in", data={"user": "eve"})).status_code == 403
+
+
+async def test_buy_reveal_sell_and_ship(visiting: Visiting, phygitals_sandbox: Sandbox) -> None:
+    """The whole walk."""
+    async with visiting() as visit:
+        assert "There are no cards yet" in await visit.get("/items")
+        token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
+        page = await visit.settled(await visit.browser.post("/buy", data={"token": token, "pulls": "3"}))
+        assert "Here are your cards." in page
+        ids = re.findall(r'name="item" value="([^"]+)"', await visit.get("/items"))
+        assert len(ids) == 3
+
+        sold = await visit.browser.post("/sell", data={"token": await visit.token("/sell", item=ids[0])})
+        assert re.search(r"Sold for \$\d+\.\d\d", await visit.settled(sold))
+
+        assert "Where to?" in await visit.get("/ship", item=ids[1:])
+        offers = await visit.browser.post("/ship/quotes", data={"item": ids[1:], **ADDRESS})
+        assert "2 cards" in offers.text
+        tokens = re.findall(r'name="token" value="([^"]+)"', offers.text)
+        page = await visit.settled(await visit.browser.post("/ship", data={"token": tokens[0]}))
+        (order,) = re.findall(r'href="(/orders/[^"]+)"', page)
+        assert 'aria-current="step" class="reached">queued' in await visit.get(order)
+
+        activity = await visit.get("/deals")
+        assert activity.count('class="badge good"') == 3
+        await visit.sign_in("bob")
+        assert (await visit.browser.get(order)).status_code == 404
+        assert "Nothing was bought" in await visit.get("/deals")
+        assert (await visit.browser.get(sold.url.path)).status_code == 404
+
+
+async def test_one_form_sells_once(visiting: Visiting, card: Item, phygitals_transport: MemoryTransport) -> None:
+    """A double click, and going back and clicking again, lead to the one sale."""
+    async with visiting() as visit:
+        token = await visit.token("/sell", item=card.id)
+        pages = await asyncio.gather(*(visit.browser.post("/sell", data={"token": token}) for _ in range(2)))
+        for page in pages:
+            assert "Sold for $8.50" in await visit.settled(page)
+        again = await visit.browser.post("/sell", data={"token": token})
+        assert "Sold for $8.50" in await visit.settled(again)
+        assert pages[0].url == pages[1].url == again.url
+    assert asked(phygitals_transport, "/vm/buyback") == 1
+
+
+async def test_a_form_is_good_for_its_user_only(visiting: Visiting, card: Item, phygitals_sandbox: Sandbox) -> None:
+    """Neither another user nor another site can sell a card."""
+    async with visiting() as visit:
+        token = await visit.token("/sell", item=card.id)
+        await visit.sign_in("bob")
+        assert (await visit.browser.get("/sell", params={"item": card.id})).status_code == 404
+        for wrong in (token, "", "a.b", token[:-1], token.replace(".", "")):
+            assert (await visit.browser.post("/sell", data={"token": wrong})).status_code == 403
+        phygitals_sandbox.add_user("bob")
+        assert (await visit.browser.get("/sell", params={"item": card.id})).status_code == 404
+        quotes = await visit.browser.post("/ship/quotes", data={"item": card.id, **ADDRESS})
+        assert (quotes.status_code, "not among yours" in quotes.text) == (403, True)
+
+
+async def test_a_purchase_shows_how_it_goes(
+    visiting: Visiting, phygitals_sandbox: Sandbox, phygitals_clock: SkippingClock
+) -> None:
+    """Pending polls are waited for; nobody has to keep the page open."""
+    phygitals_sandbox.options = SandboxOptions(pending_polls=3)
+    async with visiting() as visit:
+        token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
+        page = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
+        assert "Here is your card." in await visit.settled(page)
+        for wrong in ("", "x", "0", "-1", "1.5", "99999"):
+            answer = await visit.browser.post("/buy", data={"token": token, "pulls": wrong})
+            assert answer.status_code == 422
+    assert phygitals_clock.ahead > 0
+
+
+async def test_a_shop_that_shuts_down_finishes_first(
+    visiting: Visiting, card: Item, phygitals_faults: FaultTransport
+) -> None:
+    """The browser is gone, and the server ends: the sale is in the book."""
+    phygitals_faults.delay("sell_back", 0.1)
+    async with visiting() as visit:
+        token = await visit.token("/sell", item=card.id)
+        page = await visit.browser.post("/sell", data={"token": token})
+        assert "under way" in (await visit.browser.get(f"{page.url.path}/state")).text
+    async with visiting() as visit:
+        assert "Sold for $8.50" in await visit.get(page.url.path)
+
+
+@pytest.mark.parametrize("after_sending", [True, False])
+async def test_a_lost_sale_is_unknown_and_then_looked_up(
+    visiting: Visiting, card: Item, phygitals_faults: FaultTransport, *, after_sending: bool
+) -> None:
+    """Whether it happened is found out from the inventory; until then it is not sold a second time."""
+    how = None if after_sending else 502
+    phygitals_faults.fail("sell_back", how, after_sending=after_sending)
+    async with visiting() as visit:
+        page = await visit.browser.post("/sell", data={"token": await visit.token("/sell", item=card.id)})
+        shown = await visit.settled(page)
+        assert "Not known yet." in shown
+        assert "not known yet" in await visit.get("/deals")
+        if not after_sending:
+            other = await visit.browser.post("/sell", data={"token": await visit.token("/sell", item=card.id)})
+            assert other.url == page.url
+        found = await visit.browser.post(f"{page.url.path}/look")
+        assert ("Sold. The amount follows." in found.text) == after_sending
+        assert ("nothing was done" in found.text) == (not after_sending)
+
+
+async def test_what_is_unknown_is_looked_up_without_being_asked(
+    visiting: Visiting, card: Item, phygitals_faults: FaultTransport
+) -> None:
+    """Again and again, also where the API cannot be reached at first."""
+    phygitals_faults.fail("sell_back", after_sending=True)
+    async with visiting() as visit:
+        page = await visit.browser.post("/sell", data={"token": await visit.token("/sell", item=card.id)})
+        assert "Not known yet." in await visit.settled(page)
+    phygitals_faults.fail("get_inventory", 403)
+    async with visiting(look_up_every=0.001) as visit:
+        assert "Sold. The amount follows." in await visit.settled(page, "under way", "unknown")
+
+
+async def test_a_purchase_that_was_lost_after_its_start(
+    visiting: Visiting, phygitals_sandbox: Sandbox, phygitals_faults: FaultTransport
+) -> None:
+    """Its session is known, so it is looked up by that; the cards are shown."""
+    phygitals_faults.fail("get_purchase", 401, times=2)
+    async with visiting() as visit:
+        token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
+        page = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
+        assert "still under way" in await visit.settled(page)
+        assert "Not known yet." in (await visit.browser.post(f"{page.url.path}/look")).text
+        phygitals_sandbox.options = SandboxOptions()
+        assert "Here is your card." in (await visit.browser.post(f"{page.url.path}/look")).text
+        phygitals_faults.fail("get_purchase", 401)
+        assert "Your cards are here." in await visit.get(page.url.path)
+
+
+async def test_a_purchase_of_which_nothing_is_known(
+    visiting: Visiting, phygitals_sandbox: Sandbox, phygitals_faults: FaultTransport
+) -> None:
+    """The inventory shows the cards of the pack; there is no session to reveal them by."""
+    phygitals_faults.fail("start_purchase", after_sending=True)
+    async with visiting() as visit:
+        token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
+        page = await visit.browser.post("/buy", data={"token": token, "pulls": "2"})
+        assert "Not known yet." in await visit.settled(page)
+        found = await visit.browser.post(f"{page.url.path}/look")
+        assert "Your cards are here." in found.text
+
+
+async def test_a_pack_that_is_sold_out_meanwhile(visiting: Visiting, phygitals_sandbox: Sandbox) -> None:
+    """Nothing was bought, and nothing is for the log."""
+    pack = phygitals_sandbox.packs[0]
+    async with visiting() as visit:
+        token = await visit.token(f"/packs/{pack.id}")
+        phygitals_sandbox.add_pack(attrs.evolve(pack, in_stock=False))
+        page = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
+        assert "This pack is sold out." in await visit.settled(page)
+        assert "Sold out" in await visit.get(f"/packs/{pack.id}")
+
+
+async def test_a_purchase_that_fails(visiting: Visiting, phygitals_sandbox: Sandbox) -> None:
+    """It is said in words that quote nothing."""
+    phygitals_sandbox.options = SandboxOptions(fail_purchases=True)
+    async with visiting() as visit:
+        token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
+        page = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
+        assert "could not complete this" in await visit.settled(page)
+
+
+@pytest.mark.parametrize(("pending", "failed"), [(1, False), (0, True)])
+async def test_a_purchase_still_pending_when_looked_up(
+    visiting: Visiting, phygitals_sandbox: Sandbox, phygitals_faults: FaultTransport, pending: int, *, failed: bool
+) -> None:
+    """It stays unknown until the API knows."""
+    phygitals_sandbox.options = SandboxOptions(pending_polls=pending, fail_purchases=failed)
+    phygitals_faults.fail("get_purchase", 401)
+    async with visiting() as visit:
+        token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
+        page = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
+        assert "Not known yet." in await visit.settled(page)
+        found = await visit.browser.post(f"{page.url.path}/look")
+        assert ("could not complete this" if failed else "Not known yet.") in found.text
+
+
+async def test_a_sale_that_was_never_sent(
+    visiting: Visiting, card: Item, phygitals_sandbox: Sandbox, phygitals_transport: MemoryTransport
+) -> None:
+    """It was begun, and the process died before anything was written in the journal."""
+    async with visiting() as visit:
+        shop = visit.app.state.shop
+        deal, _ = shop.deals.begin("begun", "ada", "sell", card.id, card.name)
+    async with visiting() as visit:
+        found = await visit.browser.post(f"/deals/{deal.id}/look")
+        assert "before anything was sent" in found.text
+    assert asked(phygitals_transport, "/vm/buyback") == 0
+
+
+async def test_a_bug_leaves_an_unknown_deal(
+    visiting: Visiting, card: Item, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is in the log, and what became of the sale is looked up as any other."""
+    async with visiting() as visit:
+        monkeypatch.setattr(visit.app.state.shop.life.api, "sell_back", lambda *_, **__: 1 / 0)
+        page = await visit.browser.post("/sell", data={"token": await visit.token("/sell", item=card.id)})
+        assert "It was interrupted." in await visit.settled(page)
+        assert "ZeroDivisionError" in caplog.text
+        assert "before anything was sent" in (await visit.browser.post(f"{page.url.path}/look")).text
+
+
+async def test_an_address_that_is_refused(
+    visiting: Visiting, card: Item, phygitals_sandbox: Sandbox, phygitals_faults: FaultTransport
+) -> None:
+    """The form comes back with what was typed, or with what the vendor suggests."""
+    phygitals_sandbox.options = SandboxOptions(reject_addresses=1, suggestion={"city": "Round Rock"})
+    async with visiting() as visit:
+        form = {"item": card.id, **ADDRESS}
+        page = await visit.browser.post("/ship/quotes", data=form)
+        assert (page.status_code, "Round Rock" in page.text, "suggestion" in page.text) == (400, True, True)
+        page = await visit.browser.post("/ship/quotes", data=form | {"country": "USA"})
+        assert (page.status_code, 'value="USA"' in page.text) == (422, True)
+        page = await visit.browser.post("/ship/quotes", data=form | {"name": ""})
+        assert (page.status_code, "Please fill in: Full name." in page.text) == (422, True)
+        assert (await visit.browser.get("/ship")).url.path == "/items"
+        assert (await visit.browser.get("/ship", params={"item": "other"})).status_code == 404
+        await visit.sign_in("bob")
+        assert (await visit.browser.get("/ship", params={"item": card.id})).status_code == 404
+
+
+async def test_an_order_whose_answer_was_lost(visiting: Visiting, card: Item, phygitals_faults: FaultTransport) -> None:
+    """The card is gone from the inventory, so it was placed."""
+    phygitals_faults.fail("request_shipping", after_sending=True)
+    async with visiting() as visit:
+        offers = await visit.browser.post("/ship/quotes", data={"item": card.id, **ADDRESS})
+        (token, *_) = re.findall(r'name="token" value="([^"]+)"', offers.text)
+        page = await visit.browser.post("/ship", data={"token": token})
+        assert "Not known yet." in await visit.settled(page)
+        found = await visit.browser.post(f"{page.url.path}/look")
+        assert "Its number follows." in found.text
+
+
+async def test_errors_are_pages_that_quote_nothing(
+    visiting: Visiting, phygitals_faults: FaultTransport, phygitals_sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has what the server said."""
+    phygitals_faults.fail("list_packs", 401)
+    async with visiting() as visit:
+        page = await visit.browser.get("/")
+        assert (page.status_code, "on our side" in page.text, "401" in page.text) == (500, True, False)
+        assert "401" in caplog.text
+        assert (await visit.browser.get("/nowhere")).status_code == 404
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        phygitals_faults.fail("start_purchase", 401)
+        token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
+        page = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
+        assert "on our side" in await visit.settled(page)
+
+
+async def test_tiles_say_how_long_the_offer_stands(visiting: Visiting, phygitals_sandbox: Sandbox) -> None:
+    """What can no longer be sold has no button; names are text."""
+    now = phygitals_sandbox.now()
+    for name, age in (("<b>New</b>", 0.0), ("Today", 6.5), ("Soon", 6.99), ("Over", 8.0)):
+        phygitals_sandbox.add_item(
+            "ada", name=name, buyback_price=Decimal("1234.50"), purchased_at=now - timedelta(days=age)
+        )
+    item = phygitals_sandbox.add_item("ada", name="Forever", buyback_price=Decimal(1))
+    phygitals_sandbox.put_item("ada", attrs.evolve(item, buyback_expires_at=None))
+    phygitals_sandbox.add_item("ada", name="9 Lives", buyback_price=Decimal(1), image="https://elsewhere.test/a.png")
+    async with visiting() as visit:
+        page = await visit.get("/items")
+        for text in (
+            "6 days left",
+            "11 hours left",
+            "less than an hour left",
+            "offer ended",
+            "no time limit",
+            "$1,234.50",
+        ):
+            assert text in page
+        assert "&lt;b&gt;New" in page
+        assert page.count('href="/sell?') == 5
+        assert "cdn.phygitals.com" in page
+        assert "elsewhere.test" not in page
+        assert (await visit.browser.post("/sign-out")).status_code == 200
+        assert "Sign in" in await visit.get("/")
+
+
+async def test_a_signature_is_for_one_purpose_and_for_a_while() -> None:
+    """So a form's token is no cookie."""
+    now = [100.0]
+    signer = Signer(b"secret", lambda: now[0])
+    text = signer.sign("sell", "ada", "card")
+    assert signer.read("sell", text, 60) == ["ada", "card"]
+    assert signer.read("user", text, 60) is None
+    assert Signer(b"other").read("sell", text, 60) is None
+    now[0] += 61
+    assert signer.read("sell", text, 60) is None
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_it_runs_with_a_sandbox_of_its_own(how: signal.Signals) -> None:
+    """One command; both addresses answer, and ending it ends both."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "error", "-m", "storefront", "--port", str(port), "--sandbox-port", "0",
+        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        (base_url,) = re.findall(r"http://\S+", (await process.stdout.readline()).decode())
+        async with httpx2.AsyncClient() as browser:
+            while True:
+                try:
+                    page = await browser.get(f"http://127.0.0.1:{port}/")
+                    break
+                except httpx2.ConnectError:
+                    await asyncio.sleep(0.05)
+            assert "Topps Chrome" in page.text
+            process.send_signal(how)
+            await process.wait()
+            with pytest.raises(httpx2.ConnectError):
+                await browser.get(base_url)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -1,0 +1,106 @@
+"""Buying, selling, and what became of it."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from starlette.authentication import requires
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from phygitals_async import PhygitalsError, PurchasedItem, UserNotFound
+
+from .accounts import form_token, read_form, read_token, user_of
+from .deals import Deal
+from .lookup import look_up
+from .pages import page
+from .shop import shop_of
+from .work import carry_out
+
+
+@requires("user", redirect="sign_in")
+async def confirm_sale(request: Request) -> Response:
+    """Ask whether to sell."""
+    try:
+        inventory = await shop_of(request).api.get_inventory(user_of(request), deadline=5)
+    except UserNotFound as error:
+        raise HTTPException(404, "This card is not among yours.") from error
+    item = next((item for item in inventory.items if item.id == request.query_params.get("item")), None)
+    if item is None:
+        raise HTTPException(404, "This card is not among yours. It may have been sold or shipped.")
+    token = form_token(request, "sell", item.id, item.name, uuid4().hex)
+    return page(request, "sell.html", item=item, token=token)
+
+
+@requires("user", redirect="sign_in")
+async def buy(request: Request) -> Response:
+    """Buy pulls of a pack."""
+    form = await read_form(request)
+    pulls = form.get("pulls", [""])[0]
+    # The API has the last word on how many there may be.
+    if not pulls.isascii() or not pulls.isdecimal() or not 1 <= int(pulls) <= 1000:
+        raise HTTPException(422, "How many packs is a whole number.")
+    return begin(request, "buy", form, int(pulls))
+
+
+@requires("user", redirect="sign_in")
+async def sell(request: Request) -> Response:
+    """Sell an item back."""
+    return begin(request, "sell", await read_form(request))
+
+
+def begin(request: Request, kind: str, form: dict[str, list[str]], pulls: int = 0) -> Response:
+    """Start what a form asks for, unless it was started before, and lead to the page that shows how it goes."""
+    shop = shop_of(request)
+    subject, title, deal_id = read_token(request, kind, form)
+    deal, is_new = shop.deals.begin(deal_id, user_of(request), kind, subject, title, pulls)
+    if is_new:
+        shop.life.start(carry_out(shop, deal))
+    return RedirectResponse(f"/deals/{deal.id}", 303)
+
+
+@requires("user", redirect="sign_in")
+async def deals(request: Request) -> Response:
+    """Show what the user asked for lately."""
+    return page(request, "deals.html", deals=shop_of(request).deals.of(user_of(request)))
+
+
+@requires("user", redirect="sign_in")
+async def deal(request: Request) -> Response:
+    """Show how it goes, and at its end what came of it."""
+    found = _find(request)
+    return page(request, "deal.html", deal=found, cards=await _cards(request, found))
+
+
+@requires("user", redirect="sign_in")
+async def deal_state(request: Request) -> Response:
+    """Say how it goes, for the script of that page."""
+    found = _find(request)
+    return JSONResponse({"state": found.state, "text": found.text})
+
+
+@requires("user", redirect="sign_in")
+async def look_again(request: Request) -> Response:
+    """Look up what is unknown now, instead of at the next turn."""
+    found = _find(request)
+    await look_up(shop_of(request))
+    return RedirectResponse(f"/deals/{found.id}", 303)
+
+
+def _find(request: Request) -> Deal:
+    found = shop_of(request).deals.get(request.path_params["deal_id"], user_of(request))
+    if found is None:
+        raise HTTPException(404, "There is no such page.")
+    return found
+
+
+async def _cards(request: Request, found: Deal) -> tuple[PurchasedItem, ...]:
+    """Return what was pulled, if that can be seen now; the user's cards have it too."""
+    if found.state != "done" or found.session_id is None:
+        return ()
+    try:
+        purchase = await shop_of(request).api.get_purchase(found.session_id, deadline=5)
+    except PhygitalsError:
+        return ()
+    return () if purchase is None else purchase.nfts

@@ -75,9 +75,10 @@ bench: $(VENV)/.dev
 faults: $(VENV)/.dev
 	@$(BIN)/python -m tests.faults $(WORDS)
 
-# Writes docs/openapi.json; a test holds it against the declarations.
+# Writes docs/openapi.json and docs/sandbox-admin.json; tests hold them against the declarations.
 openapi: $(VENV)/.dev
 	$(BIN)/python scripts/build_openapi.py
+	$(BIN)/python scripts/build_sandbox_admin.py
 
 # What a release consists of: both distributions in dist/, and the SBOM of the wheel and all that it installs.
 dist: $(VENV)/.demo

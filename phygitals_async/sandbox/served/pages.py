@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -19,6 +20,7 @@ from phygitals_async.wrapping import METHODS
 Page: TypeAlias = Callable[[Mapping[str, str]], dict[str, Any]]
 
 _ROWS: Final = 50
+_PACKS: Final = 24
 _LATEST: Final = 8
 # What a page of the nav is called.
 NAV: Final = {
@@ -96,9 +98,12 @@ class Pages:
         tiles = [_tile(item, now) for item in reversed(sandbox.ledger.inventory(user_id))]
         return {"title": user_id, "user_id": user_id, "tiles": tiles}
 
-    def _packs(self, _: Mapping[str, str]) -> dict[str, Any]:
-        stocks = self._admin.controls.sandbox.stocks.values()
-        return {"title": "Packs", "packs": [_pack(stock) for stock in stocks]}
+    def _packs(self, query: Mapping[str, str]) -> dict[str, Any]:
+        page, stocks = _page(query, _PACKS), self._admin.controls.sandbox.stocks.values()
+        wanted = page.search.casefold()
+        found = (stock for stock in stocks if wanted in f"{stock.pack.name} {stock.pack.id}".casefold())
+        rows = [_pack(stock) for stock in islice(found, page.start, page.start + page.limit)]
+        return {"title": "Packs", "rows": rows, "asked": page}
 
     def _purchases(self, query: Mapping[str, str]) -> dict[str, Any]:
         rows = self._admin.records.list_purchases(query=(page := _page(query)))
@@ -120,9 +125,9 @@ class Pages:
         return {"title": "Options", "options": self._admin.controls.get_options()}
 
 
-def _page(query: Mapping[str, str]) -> bodies.Page:
+def _page(query: Mapping[str, str], rows: int = _ROWS) -> bodies.Page:
     wanted = {name: query[name] for name in ("start", "search") if name in query}
-    return msgspec.convert({**wanted, "limit": _ROWS}, bodies.Page, strict=False)
+    return msgspec.convert({**wanted, "limit": rows}, bodies.Page, strict=False)
 
 
 def _tile(item: Item, now: datetime) -> Tile:

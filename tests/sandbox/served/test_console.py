@@ -67,9 +67,14 @@ async def test_what_the_pages_show(browser: Client) -> None:
     assert f"${item.buyback_price:,.2f}" in user
     assert " d " in user
     assert "left" in user
-    packs = await browser.page("/packs")
-    for text in ("Common <span", "80 %", "1 %", "no slug", "out of stock", "off", "No tiers.", "no bounds"):
+    packs = "".join([await browser.page(f"/packs?start={start}") for start in range(0, 124, 24)])
+    for text in ("Common <span", "80 %", "1 %", "no slug", "out of stock", ">off<", "No tiers.", "no bounds"):
         assert text in packs
+    names = [pack.name for pack in browser.served.sandbox.packs]
+    assert all(packs.count(f"<h2>{name}</h2>") == 1 for name in names)
+    found = await browser.page(f"/packs?search={names[0].upper().replace(' ', '+')}")
+    assert re.findall("<h2>(.*)</h2>", found) == [names[0]]
+    assert "None." in await browser.page("/packs?search=nonsense")
     assert "fulfilled" in await browser.page("/purchases?search=buyer")
     assert "None yet" in await browser.page("/purchases?search=nobody")
     assert "Austin US" in await browser.page("/orders")

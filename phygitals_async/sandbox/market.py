@@ -18,6 +18,11 @@ PACKS: Final = 124
 MOST_CHASE_CARDS: Final = 60
 
 _LISTINGS_PER_TIER: Final = 16
+# Those of the small catalogue that can be bought, by where they stand; they have all that a pack can have.
+_KNOWN: Final = {
+    0: ("Baseball", "Topps Chrome 2024", "topps-chrome-2024", Decimal(100)),
+    6: ("Pokémon", "Pokémon Vault", "pokemon-vault", Decimal(25)),
+}
 _GAMES: Final[tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]] = (
     ("Baseball", ("Topps Chrome", "Bowman Draft", "Diamond Kings"), ("Juan Soto", "Mike Trout", "Shohei Ohtani")),
     ("Basketball", ("Prizm", "Hoops Court", "Select"), ("Victor Wembanyama", "LeBron James", "Caitlin Clark")),
@@ -38,7 +43,7 @@ _GRADES: Final = (("PSA", "10.0"), ("PSA", "9.0"), ("BGS", "9.5"), ("SGC", "10.0
 
 
 def full_catalogue(rng: random.Random, *, pictures: str = CDN) -> list[PackStock]:
-    """Return 124 packs, half of which can be bought; some lack what the documents promise.
+    """Return 124 packs, some 55 of which can be bought, `topps-chrome-2024` and `pokemon-vault` among them.
 
     Some have no slug, no bounds of the expected value, no description, a price that is written as text, or no rarity
     tiers; one has 60 chase cards. Ids are of every kind that was seen.
@@ -49,10 +54,15 @@ def full_catalogue(rng: random.Random, *, pictures: str = CDN) -> list[PackStock
     """
     converter = build_converter()
     names = [(game, f"{series} {edition}") for game in _GAMES for series in game[1] for edition in _EDITIONS]
+    names.remove((_GAMES[0], _KNOWN[0][1]))
+    cards = {game[0]: game for game in _GAMES}
     stocks = []
     with exact():
-        for number, (game, name) in enumerate(rng.sample(names, PACKS)):
-            pack = _pack(rng, number, game[0], name, pictures)
+        for number, (any_game, name) in enumerate(rng.sample(names, PACKS)):
+            any_pack = (any_game[0], name, name.lower().replace(" ", "-"), rng.choice(_PRICES))
+            category, *_ = known = _KNOWN.get(number, any_pack)
+            game = cards[category]
+            pack = _pack(rng, number, known, pictures)
             source = rng.choice((ItemSource.ENFT, ItemSource.EBAY, ItemSource.FANATICS))
             listings = [
                 _listing(rng, tier, source, game, pictures)
@@ -69,9 +79,8 @@ def full_catalogue(rng: random.Random, *, pictures: str = CDN) -> list[PackStock
     return stocks
 
 
-def _pack(rng: random.Random, number: int, category: str, name: str, pictures: str) -> Pack:
-    price = Decimal(25) if number == 0 else rng.choice(_PRICES)
-    slug = name.lower().replace(" ", "-")
+def _pack(rng: random.Random, number: int, known: tuple[str, str, str, Decimal], pictures: str) -> Pack:
+    category, name, slug, price = known
     pack_id = rng.choice((item_id(rng, None), f"{slug}-pack-{rng.randrange(36**6):06x}", str(number)))
     full = Pack(
         id=pack_id,
@@ -83,7 +92,7 @@ def _pack(rng: random.Random, number: int, category: str, name: str, pictures: s
         enable=number < PACKS - 2,
         in_stock=number % 5 in (0, 1) or number % 25 == 2,
         mint_price=price,
-        max_per_mint=rng.choice((1, 5, 10, 10, 25)) if number else 10,
+        max_per_mint=10 if number in _KNOWN else rng.choice((1, 5, 10, 10, 25)),
         categories=(category,),
         ev=cents(price * Decimal("1.04")),
         min_ev=cents(price * Decimal("1.01")),

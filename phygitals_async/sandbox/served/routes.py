@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from phygitals_async.sandbox.served import bodies
 
@@ -35,11 +35,12 @@ class Route:
     query: Any = None
     status: int = 200
     errors: tuple[int, ...] = ()
-    pattern: re.Pattern[str] = field(init=False, repr=False, eq=False)
-
-    @pattern.default
-    def _pattern(self) -> re.Pattern[str]:
-        return re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", self.path))
+    pattern: re.Pattern[str] = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(lambda route: re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", route.path)), takes_self=True),
+    )
 
     @property
     def parameters(self) -> list[str]:

@@ -50,7 +50,7 @@ def document() -> str:
             "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": "X-Admin-Token"}},
         },
     }
-    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(_in_order(whole), indent=2, ensure_ascii=False) + "\n"
 
 
 def _operation(route: Route, by_type: list[tuple[Any, dict[str, Any]]], components: dict[str, Any]) -> dict[str, Any]:
@@ -95,6 +95,16 @@ def _schema(kind: Any, by_type: list[tuple[Any, dict[str, Any]]]) -> dict[str, A
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
+
+
+def _in_order(node: Any) -> Any:
+    """Put alternatives in an order that does not depend on the version of msgspec."""
+    if isinstance(node, dict):
+        node = {name: _in_order(value) for name, value in node.items()}
+        if "anyOf" in node:
+            node["anyOf"].sort(key=lambda kind: (kind.get("type") == "null", json.dumps(kind, sort_keys=True)))
+        return node
+    return [_in_order(value) for value in node] if isinstance(node, list | tuple) else node
 
 
 if __name__ == "__main__":

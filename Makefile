@@ -77,15 +77,16 @@ kills: $(VENV)/.dev
 	$(BIN)/python tests/refresh_kills.py $(KILLS)
 
 bench: $(VENV)/.dev
-	@for question in decode bulk share single cached memory imports throttled refresh storefront million engines; do PYTHONPATH=examples $(BIN)/python -m benchmarks.$$question || exit 1; done
+	@for question in decode bulk share single cached memory imports throttled refresh storefront console million engines; do PYTHONPATH=examples $(BIN)/python -m benchmarks.$$question || exit 1; done
 
 # What comes of every fault under every operation on every transport; WORDS="429" shows only some.
 faults: $(VENV)/.dev
 	@$(BIN)/python -m tests.faults $(WORDS)
 
-# Writes docs/openapi.json; a test holds it against the declarations.
+# Writes docs/openapi.json and docs/sandbox-admin.json; tests hold them against the declarations.
 openapi: $(VENV)/.dev
 	$(BIN)/python scripts/build_openapi.py
+	$(BIN)/python scripts/build_sandbox_admin.py
 
 # What a release consists of: both distributions in dist/, and the SBOM of the wheel and all that it installs.
 dist: $(VENV)/.demo

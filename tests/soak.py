@@ -571,8 +571,8 @@ class Soak:
         again = [body for body, times in weather.irreversible.items() if times > 1]
         assert not again, f"sent more than once: {again}"
         # The sandbox's own books; of sellbacks it keeps none.
-        bought = [session.user_id for session in sandbox._ledger._purchases.values()]
-        shipped = [holding.item.id for order in sandbox._ledger._orders.values() for holding in order.holdings]
+        bought = [session.user_id for session in sandbox.ledger.purchases.values()]
+        shipped = [holding.item.id for order in sandbox.ledger.orders.values() for holding in order.holdings]
         for fates, happened in (
             (self.purchases, bought), (self.sellbacks, [*weather.sold.elements()]), (self.shipments, shipped),
         ):  # fmt: skip

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import secrets
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Final, NoReturn
 
-from phygitals_async.sandbox.options import RateLimit
-from phygitals_async.sandbox.population import populate, user_name
-from phygitals_async.sandbox.sandbox import Sandbox
+from phygitals_async.sandbox.options import RateLimit, SandboxOptions
+from phygitals_async.sandbox.population import user_name
 
 _KEY: Final = "sandbox-local"
 
@@ -32,12 +32,17 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "phygitals-sandb
 def parser(prog: str = "phygitals-sandbox") -> argparse.ArgumentParser:
     """Return what reads the options."""
     parser = _Parser(prog=prog, description="Serve a sandbox of the Phygitals Partner API over HTTP, on this machine.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; one that other machines reach asks for a token (default: %(default)s)",
+    )
     parser.add_argument("--port", type=port, default=8765, help="port, or 0 for a free one (default: %(default)s)")
     parser.add_argument("--users", type=count, default=0, help="users to start with (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="makes the data repeatable (default: %(default)s)")
     parser.add_argument("--rate-limit", type=rate, help="requests per second to answer (default: no limit)")
     parser.add_argument("--no-retry-after", action="store_true", help="answer 429 without Retry-After")
+    parser.add_argument("--strict", action="store_true", help="answer 401 without /_ in the path, as production does")
     parser.add_argument("--json", action="store_true", help="print what it serves as one line of JSON")
     return parser
 
@@ -75,12 +80,16 @@ def rate(text: str) -> float:
 
 async def _serve(options: argparse.Namespace, prog: str) -> None:
     # The core names a transport here and in PhygitalsClient's default, both when needed and not before.
+    # Much is loaded for it, which `--help` does without.
+    from phygitals_async.sandbox.served import ServedSandbox
+    from phygitals_async.sandbox.served.gate import is_loopback
     from phygitals_transports.aiohttp_server import serve
 
-    sandbox = Sandbox(seed=options.seed)
+    behaviour = SandboxOptions(strict=options.strict)
     if options.rate_limit is not None:
-        sandbox.options.rate_limit = RateLimit(options.rate_limit, retry_after=not options.no_retry_after)
-    populate(sandbox, options.users, seed=options.seed)
+        behaviour.rate_limit = RateLimit(options.rate_limit, retry_after=not options.no_retry_after)
+    token = None if is_loopback(options.host) else secrets.token_urlsafe(24)
+    sandbox = ServedSandbox(users=options.users, seed=options.seed, options=behaviour, token=token)
     stop = asyncio.Event()
     with suppress(NotImplementedError):  # Windows has loops that handle no signals; Ctrl-C ends them all the same.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -91,20 +100,26 @@ async def _serve(options: argparse.Namespace, prog: str) -> None:
         except (OSError, UnicodeError) as error:
             # The exit status is 1, and this the only line.
             raise SystemExit(f"{prog}: cannot serve at {options.host}:{options.port}: {error}") from None
-        _tell(f"{url}/_", options)
+        _tell(url, token, options)
         await stop.wait()
 
 
-def _tell(base_url: str, options: argparse.Namespace) -> None:
+def _tell(url: str, token: str | None, options: argparse.Namespace) -> None:
     users = (user_name(0), user_name(options.users - 1)) if options.users else None
     if options.json:
-        told = {"base_url": base_url, "api_key": _KEY, "users": users}
+        told = {
+            "base_url": f"{url}/_", "api_key": _KEY, "users": users, "console": f"{url}/_console",
+            "admin": f"{url}/_admin", "admin_token": token,
+        }  # fmt: skip
         print(json.dumps(told), flush=True)
         return
-    print(f"base URL  {base_url}", flush=True)
+    print(f"base URL  {url}/_", flush=True)
     print(f"API key   {_KEY} (any key that starts with sandbox-)", flush=True)
     if users is not None:
         print(f"users     {users[0]} to {users[1]}", flush=True)
+    print(f"console   {url}/_console" + ("" if token is None else f"?token={token}"), flush=True)
+    if token is not None:
+        print(f"admin     X-Admin-Token: {token} (not shown again)", flush=True)
     print("ready", flush=True)
 
 

@@ -31,7 +31,6 @@ from phygitals_async.sandbox.records import Holding, Refused
 
 # What the feed computes the value of a synthetic pull with, whatever its pack's fraction (section 4, S23).
 _FEED_FRACTION: Final = Decimal("0.85")
-_CHASE_CARDS: Final = 5
 # What an order that ends badly says.
 _ENDINGS: Final[Mapping[OrderStatus, str]] = {
     OrderStatus.CANCELLED: "The order was cancelled.",
@@ -53,16 +52,15 @@ class Answers:
     def list_packs(self, *, query: Mapping[str, list[str]], **_: Any) -> Any:
         """Show the packs of a platform."""
         platform = query.get("platform", ["mainnet"])[0]
-        return [stock.pack for stock in self.stocks.values() if stock.pack.platform in (platform, None)]
+        return [stock.shown for stock in self.stocks.values() if stock.pack.platform in (platform, None)]
 
     def list_chase_cards(self, slug: str, **_: Any) -> Any:
         """Show the most valuable cards of a pack."""
         for stock in self.stocks.values():
             if stock.pack.slug == slug:
-                listings = [listing for tier in stock.listings.values() for listing in tier]
-                best = sorted(listings, key=lambda listing: listing.fmv, reverse=True)[:_CHASE_CARDS]
                 return [
-                    ChaseCard(id=c.id, name=c.name, image=c.image, back_image=c.back_image, fmv=c.fmv) for c in best
+                    ChaseCard(id=c.id, name=c.name, image=c.image, back_image=c.back_image, fmv=c.fmv)
+                    for c in stock.chase()
                 ]
         raise Refused(404, "Pack not found")
 
@@ -91,8 +89,7 @@ class Answers:
 
     def get_card(self, item_id: str, **_: Any) -> Any:
         """Show a listing, else an item that somebody holds or held."""
-        listings = (lst for stock in self.stocks.values() for tier in stock.listings.values() for lst in tier)
-        listing = next((listing for listing in listings if listing.id == item_id), None)
+        listing = next((found for stock in self.stocks.values() if (found := stock.find(item_id))), None)
         if listing is not None:
             fmv, metadata = listing.fmv, listing.metadata
         else:

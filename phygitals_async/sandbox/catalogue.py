@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
+from urllib.parse import quote
 
 from attrs import field, frozen
 
@@ -19,6 +20,7 @@ CDN: Final = "https://cdn.phygitals.com"
 _CENT: Final = Decimal("0.01")
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _LISTINGS_PER_TIER: Final = 30
+_CHASE_CARDS: Final = 5
 _CARDS: Final = ("Juan Soto RC Auto /25", "Mike Trout Base", "Shohei Ohtani Refractor", "Charizard Holo", "Pikachu")
 _TIERS: Final = (("Common", "#22C55E", 80), ("Rare", "#A855F7", 15), ("Epic", "#EF4444", 4), ("Mythic", "#F59E0B", 1))
 # Where each tier's cards begin and end, in multiples of the pack's price.
@@ -69,13 +71,28 @@ class PackStock:
     Attributes:
         pack: The pack as it is shown.
         listings: The listings of each tier, by the tier's id.
+        shown: What lists of packs show: the pack, or JSON that says the same in another way.
+        chase_cards: How many of its best cards are shown as those it is bought for.
     """
 
-    def __init__(self, pack: Pack, listings: Collection[Listing]) -> None:
+    def __init__(
+        self, pack: Pack, listings: Collection[Listing], *, shown: object = None, chase_cards: int = _CHASE_CARDS
+    ) -> None:
         self.pack = pack
+        self.shown = pack if shown is None else shown
+        self.chase_cards = chase_cards
+        self._by_id = {listing.id: listing for listing in listings}
         self.listings: dict[int, list[Listing]] = {tier.id: [] for tier in pack.rarity_distribution}
         for listing in listings:
             self.listings[self._tier_of(listing)].append(listing)
+
+    def find(self, item_id: str) -> Listing | None:
+        """Return the listing with an id."""
+        return self._by_id.get(item_id)
+
+    def chase(self) -> list[Listing]:
+        """Return the most valuable listings, the best first."""
+        return sorted(self._by_id.values(), key=lambda listing: listing.fmv, reverse=True)[: self.chase_cards]
 
     def draw(self, rng: random.Random, held: Collection[str]) -> Listing | None:
         """Draw a listing whose id is not in `held`: a tier by its weight, then any of its cards."""
@@ -115,6 +132,11 @@ def item_id(rng: random.Random, source: ItemSource | None) -> str:
     if source == ItemSource.EBAY:
         return f"v1|{rng.randrange(10**11, 10**12)}|0"
     return "".join(rng.choices(_BASE58, k=44))
+
+
+def picture(base: str, card_id: str, side: str) -> str:
+    """Return the URL of a side of a card's own picture: `front` or `back`."""
+    return f"{base}/_cards/{quote(card_id, safe='')}/{side}.svg"
 
 
 def default_catalogue(rng: random.Random) -> list[PackStock]:

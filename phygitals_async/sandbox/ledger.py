@@ -17,12 +17,12 @@ from phygitals_async._arithmetic import exact
 from phygitals_async.models import Content, Item, OrderStatus, ShippingQuote
 from phygitals_async.sandbox.catalogue import Listing, PackStock, cents
 from phygitals_async.sandbox.options import SandboxOptions
-from phygitals_async.sandbox.records import Holding, Order, PurchaseSession, QuoteSession, Refused, State
+from phygitals_async.sandbox.records import Holding, Order, PurchaseSession, QuoteSession, Refused, Sale, State
 
 SELLBACK_WINDOW: Final = timedelta(days=7)
 QUOTE_LIFETIME: Final = timedelta(minutes=15)
 
-_PULLS_KEPT: Final = 1000
+_KEPT: Final = 1000
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _RATES: Final = (
     ("standard", "USPS", "Ground Advantage", Decimal("5.95"), 3, 5, False),
@@ -49,20 +49,24 @@ class Ledger:
         users: What each user owns, oldest first.
         pulls: What was pulled lately, oldest first.
         sold: What was sold last under each item id.
+        sales: What was sold lately, oldest first.
+        purchases: All purchases by their session, oldest first.
+        orders: All orders by their id, oldest first.
     """
 
     clock: Callable[[], datetime]
     rng: random.Random
     options: SandboxOptions
     users: dict[str, list[Holding]] = field(factory=dict)
-    pulls: deque[Holding] = field(factory=lambda: deque(maxlen=_PULLS_KEPT))
+    pulls: deque[Holding] = field(factory=lambda: deque(maxlen=_KEPT))
     sold: dict[str, Holding] = field(factory=dict)
+    sales: deque[Sale] = field(factory=lambda: deque(maxlen=_KEPT))
+    purchases: dict[str, PurchaseSession] = field(factory=dict)
+    orders: dict[str, Order] = field(factory=dict)
     # By user: what they own, shipped, or will own once a pending purchase is fulfilled.
     _claims: defaultdict[str, set[Holding]] = field(factory=lambda: defaultdict(set))
     _holdings: defaultdict[str, list[Holding]] = field(factory=lambda: defaultdict(list))
-    _purchases: dict[str, PurchaseSession] = field(factory=dict)
     _quotes: dict[str, QuoteSession] = field(factory=dict)
-    _orders: dict[str, Order] = field(factory=dict)
 
     def give(self, user_id: str, item: Item, fmv: Decimal) -> Holding:
         """Make a user own an item, in the place of the one with the same id that they own, if any."""
@@ -106,11 +110,13 @@ class Ledger:
             holdings=[Holding(user_id, self._item(stock, listing), listing.fmv) for listing in drawn],
             public_id="_" + "".join(self.rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=4)),
             tx_hash="sandbox_" + self._base64url(24),
+            pack_id=pack.id,
+            created_at=self.clock(),
             pending_polls=self.options.pending_polls,
             empty_polls=self.options.empty_polls,
             fails=self.options.fail_purchases,
         )
-        self._purchases[session.session_id] = session
+        self.purchases[session.session_id] = session
         if not session.fails:
             self._claims[user_id].update(session.holdings)
         self._fulfil_if_due(session)
@@ -118,7 +124,7 @@ class Ledger:
 
     def poll(self, session_id: object) -> PurchaseSession | None:
         """Return a purchase, without its cards until it is fulfilled, or None while it is pending (S9)."""
-        session = self._purchases.get(session_id) if isinstance(session_id, str) else None
+        session = self.purchases.get(session_id) if isinstance(session_id, str) else None
         if session is None:
             raise Refused(400, "Transaction failed")
         if session.pending_polls:
@@ -151,7 +157,8 @@ class Ledger:
         self._claims[holding.user_id].remove(holding)
         self._holdings[holding.item.id].remove(holding)
         self.sold[holding.item.id] = holding
-        return self._live_price(holding)
+        self.sales.append(Sale(holding, self._live_price(holding), self.clock()))
+        return self.sales[-1].amount
 
     def quote(self, item_ids: object, destination: object) -> QuoteSession:
         """Quote shipping for items (S16, S18)."""
@@ -207,14 +214,14 @@ class Ledger:
             order_id, quotes[0], session.holdings, session.destination, self.clock(),
             statuses=self._course(), stage=self.options.order_stage,
         )  # fmt: skip
-        self._orders[order_id] = order
+        self.orders[order_id] = order
         return order
 
     def order(self, order_id: str) -> Order:
         """Return an order."""
-        if order_id not in self._orders:
+        if order_id not in self.orders:
             raise Refused(404, "Order not found")
-        return self._orders[order_id]
+        return self.orders[order_id]
 
     def status_of(self, order: Order) -> OrderStatus:
         """Return where an order stands now (S20)."""

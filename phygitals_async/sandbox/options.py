@@ -98,6 +98,8 @@ class SandboxOptions:
         server_errors: How many requests answer the documented 500 of their operation instead of acting; those of an
             operation without one do not count.
         rate_limit: A limit on requests.
+        strict: Whether calls below the root path, where the vendor's production is, answer 401, as production answers a
+            key of the sandbox: a client that loses the `/_` of the base URL is found out.
 
     Raises:
         ConfigurationError: A value is of another kind, or out of its range.
@@ -143,6 +145,8 @@ class SandboxOptions:
             lambda value: value is None or isinstance(value, RateLimit),
         ),
     )
+
+    strict: bool = field(default=False, validator=_FLAG)
 
     def use_up(self, name: str) -> bool:
         """Whether the count `name` was above zero; it is one lower afterwards."""

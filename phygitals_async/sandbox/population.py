@@ -11,17 +11,20 @@ import attrs
 
 from phygitals_async._arithmetic import exact
 from phygitals_async.models import Attribute, ItemSource
-from phygitals_async.sandbox.sandbox import Sandbox
+from phygitals_async.sandbox.ledger import SELLBACK_WINDOW
+from phygitals_async.sandbox.sandbox import Derive, Sandbox
 
 MOST_ITEMS: Final = 60
 
+# What a card shows, and its category.
 _PLAYERS: Final = (
-    "Juan Soto", "Mike Trout", "Shohei Ohtani", "Aaron Judge", "Victor Wembanyama", "Caitlin Clark",
-    "LeBron James", "Pikachu", "Charizard", "Mewtwo", "Lionel Messi", "Kylian Mbappé",
+    ("Juan Soto", "Baseball"), ("Mike Trout", "Baseball"), ("Shohei Ohtani", "Baseball"), ("Aaron Judge", "Baseball"),
+    ("Victor Wembanyama", "Basketball"), ("Caitlin Clark", "Basketball"), ("LeBron James", "Basketball"),
+    ("Pikachu", "Pokémon"), ("Charizard", "Pokémon"), ("Mewtwo", "Pokémon"),
+    ("Lionel Messi", "Soccer"), ("Kylian Mbappé", "Soccer"),
 )  # fmt: skip
 _PRINTINGS: Final = ("Base", "Refractor", "RC Auto /25", "Gold /50", "Superfractor 1/1", "Holo", "First Edition")
 _GRADES: Final = ("PSA 10.0", "PSA 9.0", "BGS 9.5", "SGC 10.0")
-_CATEGORIES: Final = ("Baseball", "Basketball", "Pokémon", "Soccer")
 
 
 def user_name(number: int) -> str:
@@ -29,24 +32,32 @@ def user_name(number: int) -> str:
     return f"user_{number:06d}"
 
 
-def populate(sandbox: Sandbox, users: int, *, seed: int = 0) -> None:
-    """Add `users` users named by `user_name`, each owning 0 to 60 items; the same seed gives the same items."""
+def populate(sandbox: Sandbox, users: int, *, seed: int = 0, expired: float = 0.0) -> None:
+    """Add `users` users named by `user_name`, each owning 0 to 60 items; the same seed gives the same items.
+
+    Args:
+        sandbox: Where to.
+        users: How many.
+        seed: Of what is drawn.
+        expired: For how many of the items the time to sell them back has passed already, a fraction (0 to 1).
+    """
     rng = random.Random(seed)  # noqa: S311 - repeatable test data.
-    now = sandbox.now()
+    now, packs = sandbox.now(), sandbox.packs
     for number in range(users):
         user_id = user_name(number)
         sandbox.add_user(user_id)
         for _ in range(rng.randint(0, MOST_ITEMS)):
-            pack = rng.choice(sandbox.packs)
+            pack, year, (player, category) = rng.choice(packs), rng.randint(1986, 2025), rng.choice(_PLAYERS)
+            late = SELLBACK_WINDOW if expired and rng.random() < expired else timedelta(0)
             item = sandbox.add_item(
                 user_id,
-                name=f"{rng.randint(1986, 2025)} {rng.choice(_PLAYERS)} {rng.choice(_PRINTINGS)}",
+                name=f"{year} {player} {rng.choice(_PRINTINGS)}",
                 buyback_price=_price(rng),
                 type=rng.choice(list(ItemSource)),
                 claw_id=pack.id,
-                back_image=rng.choice(("https://cdn.phygitals.com/cards/back.png", None)),
-                attributes=_attributes(rng),
-                purchased_at=now - timedelta(seconds=rng.randrange(7 * 24 * 3600)),
+                back_image=rng.choice((Derive.FROM_ID, None)),
+                attributes=_attributes(rng, year, category),
+                purchased_at=now - late - timedelta(seconds=rng.randrange(7 * 24 * 3600)),
             )
             if rng.random() < 0.05:
                 # Only production has items whose sellback offer never ends (section 4, S14).
@@ -59,12 +70,11 @@ def _price(rng: random.Random) -> Decimal:
         return Decimal(max(cents, 50)).scaleb(-2)
 
 
-def _attributes(rng: random.Random) -> tuple[Attribute, ...]:
+def _attributes(rng: random.Random, year: int, category: str) -> tuple[Attribute, ...]:
     if rng.random() < 0.1:
         return ()
-    year: str | int = rng.randint(1986, 2025)
     return (
         Attribute("Year", year if rng.random() < 0.1 else str(year)),
         Attribute("Grade", rng.choice(_GRADES)),
-        Attribute("Category", rng.choice(_CATEGORIES)),
+        Attribute("Category", category),
     )

@@ -54,9 +54,20 @@ class PurchaseSession:
     holdings: list[Holding]
     public_id: str
     tx_hash: str
+    pack_id: str
+    created_at: datetime
     pending_polls: int
     empty_polls: int
     fails: bool
+
+
+@frozen(eq=False)
+class Sale:
+    """An item that was sold back, for `amount` USD."""
+
+    holding: Holding
+    amount: Decimal
+    sold_at: datetime
 
 
 @frozen(eq=False)

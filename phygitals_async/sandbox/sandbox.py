@@ -8,11 +8,8 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from html import escape
-from typing import Any, Final
+from typing import Any
 from urllib.parse import parse_qs, unquote
-
-import msgspec
 
 from phygitals_async._api.endpoints import OPERATIONS
 from phygitals_async._api.operation import Operation
@@ -21,20 +18,20 @@ from phygitals_async._structuring.converter import build_converter
 from phygitals_async.errors import ConfigurationError, ServerError
 from phygitals_async.models import Attribute, Content, Item, ItemSource, Pack
 from phygitals_async.sandbox.answers import Answers, feed_value
-from phygitals_async.sandbox.catalogue import CDN, Listing, PackStock, default_catalogue, item_id
+from phygitals_async.sandbox.catalogue import CDN, Listing, PackStock, default_catalogue, item_id, picture
 from phygitals_async.sandbox.ledger import SELLBACK_WINDOW, Ledger
 from phygitals_async.sandbox.options import RateLimit, SandboxOptions, TokenBucket
 from phygitals_async.sandbox.records import Refused
+from phygitals_async.sandbox.snapshot import Snapshot
+from phygitals_async.sandbox.wire import json_object, no_such_route, path_and_query
 from phygitals_async.transport import Request, Response
-
-# Beyond this, a body that can be read may be too deep to be written again.
-_DEEPEST: Final = 64
 
 
 class Derive(enum.Enum):
     """Stands for a value that follows from others."""
 
     FROM_PACK = "from the pack"
+    FROM_ID = "from the item id"
 
 
 def _utc_now() -> datetime:
@@ -51,6 +48,10 @@ class Sandbox:
         clock: Returns the time now, UTC; replace it to move time in a test, or use `advance`.
         seed: Makes what it invents and draws repeatable.
         options: What only production does.
+        catalogue: Makes the packs that are on offer first, three by default; `full_catalogue` of
+            `phygitals_async.sandbox.market` makes as many as the vendor has.
+        pictures: The base URL of a picture for each card, `{pictures}/_cards/{item id}/front.svg`; by default all cards
+            have the same one, at the vendor's.
 
     Raises:
         ConfigurationError: `options` are no `SandboxOptions`.
@@ -62,11 +63,14 @@ class Sandbox:
         clock: Callable[[], datetime] = _utc_now,
         seed: int | None = None,
         options: SandboxOptions | None = None,
+        catalogue: Callable[[random.Random], Collection[PackStock]] = default_catalogue,
+        pictures: str | None = None,
     ) -> None:
         self._clock = clock
+        self._pictures = pictures
         self._ahead = timedelta(0)
         self._rng = random.Random(seed)  # noqa: S311 - what it draws must be repeatable, not unguessable.
-        self._stocks = {stock.pack.id: stock for stock in default_catalogue(self._rng)}
+        self._stocks = {stock.pack.id: stock for stock in catalogue(self._rng)}
         self._ledger = Ledger(self.now, self._rng, SandboxOptions() if options is None else _checked(options))
         self._bucket: TokenBucket | None = None
         self._converter = build_converter()
@@ -86,6 +90,16 @@ class Sandbox:
         """The packs on offer."""
         return tuple(stock.pack for stock in self._stocks.values())
 
+    @property
+    def stocks(self) -> Mapping[str, PackStock]:
+        """The packs on offer with what can be drawn from them, by the pack's id."""
+        return self._stocks
+
+    @property
+    def ledger(self) -> Ledger:
+        """Who owns what, to be looked at."""
+        return self._ledger
+
     def now(self) -> datetime:
         """Return the sandbox's time, UTC, cut to the milliseconds that the API writes."""
         now = self._clock() + self._ahead
@@ -98,6 +112,15 @@ class Sandbox:
     def wipe(self) -> None:
         """Forget users, purchases, quotes and orders, as a restart of the vendor's sandbox does (S1)."""
         self._ledger = Ledger(self.now, self._rng, self.options)
+
+    def snapshot(self) -> Snapshot:
+        """Return all that it holds now: users, purchases, quotes, orders, packs, options, time and chance."""
+        return Snapshot.of(self._ledger, self._stocks, self._ahead)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to what a `snapshot` of it holds, as often as wanted."""
+        self._ledger = snapshot.ledger(self.now, self._rng)
+        self._stocks, self._ahead = dict(snapshot.stocks), snapshot.ahead
 
     def add_pack(self, pack: Pack, listings: Collection[Listing] = ()) -> None:
         """Offer a pack, replacing one with the same id. Each listing goes to the tier its value falls in.
@@ -121,8 +144,8 @@ class Sandbox:
         type: ItemSource | None = ItemSource.ENFT,  # noqa: A002 - the API's own word.
         claw_id: str | None = None,
         claw_slug: str | Derive | None = Derive.FROM_PACK,
-        image: str = f"{CDN}/cards/front.png",
-        back_image: str | None = f"{CDN}/cards/back.png",
+        image: str | Derive = Derive.FROM_ID,
+        back_image: str | Derive | None = Derive.FROM_ID,
         attributes: tuple[Attribute, ...] = (),
         purchased_at: datetime | None = None,
     ) -> Item:
@@ -154,13 +177,14 @@ class Sandbox:
         pack_id = claw_id or next(iter(self._stocks))
         if isinstance(claw_slug, Derive):
             claw_slug = self._stocks[pack_id].pack.slug if pack_id in self._stocks else None
+        new_id = id or item_id(self._rng, type)
         listing = Listing(
-            id=id or item_id(self._rng, type),
+            id=new_id,
             name=name,
             fmv=feed_value(buyback_price),
             type=type,
-            image=image,
-            back_image=back_image,
+            image=self._picture(new_id, "front") if isinstance(image, Derive) else image,
+            back_image=self._picture(new_id, "back") if isinstance(back_image, Derive) else back_image,
             attributes=attributes,
         )
         item = Item(
@@ -187,9 +211,10 @@ class Sandbox:
             asked = {"retry-after": str(int(wait) + 1)} if limit.retry_after else {}
             return self._json(429, {"error": "Rate limit exceeded"}, asked)
         headers = {name.lower(): value for name, value in request.headers.items()}
-        if not headers.get("x-api-key", "").startswith("sandbox-"):
+        path, query = path_and_query(request.url)
+        is_production = self.options.strict and not path.startswith("/_/")
+        if is_production or not headers.get("x-api-key", "").startswith("sandbox-"):
             return self._json(401, {"error": "Invalid API key"})
-        path, query = _path_and_query(request.url)
         below = re.sub(r"^(/_)?/api/v1(?=/)", "", path)
         for operation, pattern in self._routes:
             if operation.method == request.method and below != path and (found := pattern.fullmatch(below)):
@@ -198,11 +223,14 @@ class Sandbox:
                 answers = Answers(self._stocks, self._ledger)
                 try:
                     self._fail_instead(operation)
-                    body = _object(headers.get("content-type", ""), request.body)
+                    body = json_object(headers.get("content-type", ""), request.body)
                     return self._json(200, getattr(answers, operation.name)(**segments, query=parameters, body=body))
                 except Refused as refused:
                     return self._json(refused.status, refused.body)
-        return _default_404(request.method, path)
+        return no_such_route(request.method, path)
+
+    def _picture(self, item_id: str, side: str) -> str:
+        return f"{CDN}/cards/{side}.png" if self._pictures is None else picture(self._pictures, item_id, side)
 
     def _fail_instead(self, operation: Operation[Any]) -> None:
         """Answer the documented 500 of an operation, if it has one and the options want it."""
@@ -231,38 +259,3 @@ def _checked(options: SandboxOptions) -> SandboxOptions:
 def _path_pattern(operation: Operation[Any]) -> re.Pattern[str]:
     """Match an operation's path; an encoded slash stays inside its segment."""
     return re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", operation.path))
-
-
-def _object(content_type: str, body: bytes | None) -> Mapping[str, Any]:
-    """Read a JSON object; a body of any other kind counts as empty, so its fields are missing."""
-    if content_type.partition(";")[0].strip().lower() != "application/json" or not body:
-        return {}
-    try:
-        plain = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise Refused(400, "Invalid JSON") from None
-    if _is_deep(plain):
-        raise Refused(400, "Invalid JSON")
-    return plain if isinstance(plain, dict) else {}
-
-
-def _is_deep(plain: Any) -> bool:
-    """Whether JSON values are nested more than `_DEEPEST` levels deep."""
-    level = [plain]
-    for _ in range(_DEEPEST + 1):
-        inner = [node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list)]
-        level = [node for nodes in inner for node in nodes]
-    return bool(level)
-
-
-def _path_and_query(url: str) -> tuple[str, str]:
-    """Split a URL whose host may be anything a client put into its Host header."""
-    target = url.partition("#")[0].partition("://")[2]
-    path, _, query = target[target.find("/") :].partition("?") if "/" in target else ("/", "", "")
-    return path, query
-
-
-def _default_404(method: str, path: str) -> Response:
-    """Answer as a server without such a route; its body is undocumented, and no JSON (section 2.7)."""
-    html = f"<!DOCTYPE html>\n<html><body><pre>Cannot {escape(method)} {escape(path)}</pre></body></html>\n"
-    return Response(404, {"content-type": "text/html; charset=utf-8"}, html.encode())

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 import phygitals_async.sandbox
@@ -194,7 +195,8 @@ def test_main_in_this_process(
     assert re.search(r"http://127\.0\.0\.1:[0-9]+/_$", lines[0])
     assert "sandbox-" in lines[1]
     assert lines[-1] == "ready"
-    assert len(lines) == (3 if users is None else 4)
+    assert lines[-2] == f"console   {lines[0].split()[-1].removesuffix('/_')}/_console"
+    assert len(lines) == (4 if users is None else 5)
     assert users is None or users in lines[2]
 
 
@@ -207,8 +209,51 @@ def test_main_tells_programs(monkeypatch: pytest.MonkeyPatch, count: int, users:
     main(["--port", "0", "--json", "--users", str(count)])
     (line,) = output.getvalue().splitlines()
     told = json.loads(line)
-    assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+/_", told.pop("base_url"))
-    assert told == {"api_key": "sandbox-local", "users": users}
+    url = told.pop("base_url").removesuffix("/_")
+    assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+", url)
+    assert told == {
+        "api_key": "sandbox-local", "users": users, "console": f"{url}/_console", "admin": f"{url}/_admin",
+        "admin_token": None,
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("usual_handlers")
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_host_that_others_reach(monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
+    """Admin API and console are opened by a token, which is printed, and is another one each time."""
+    tokens = set()
+    for _ in range(2):
+        output = _Output(lambda: os.kill(os.getpid(), signal.SIGTERM), '"users"' if as_json else "ready")
+        monkeypatch.setattr(sys, "stdout", output)
+        # All addresses of this machine, in one family.
+        main(["--port", "0", "--host", "0.0.0.0", *(["--json"] if as_json else [])])  # noqa: S104
+        if as_json:
+            token = json.loads(output.getvalue())["admin_token"]
+        else:
+            *_, console, admin, _ = output.getvalue().splitlines()
+            token = admin.split()[2]
+            assert admin == f"admin     X-Admin-Token: {token} (not shown again)"
+            assert re.fullmatch(rf"console   http://0\.0\.0\.0:[0-9]+/_console\?token={re.escape(token)}", console)
+        assert len(token) >= 32
+        tokens.add(token)
+    assert len(tokens) == 2
+
+
+def test_strict() -> None:
+    """With `--strict`, where production would be answers 401, and the sandbox's own root goes on."""
+
+    async def ask(url: str) -> list[int]:
+        async with aiohttp.ClientSession(headers={"X-API-Key": "sandbox-1"}) as session:
+            statuses = []
+            for root in ("", "/_"):
+                async with session.get(f"{url}{root}/api/v1/vm/available") as answer:
+                    statuses.append(answer.status)
+            return statuses
+
+    with running("--port", "0", "--strict") as (_, lines):
+        url = re.search(r"http://[0-9.:]+", "\n".join(lines))
+        assert url is not None
+        assert asyncio.run(ask(url[0])) == [401, 200]
 
 
 @pytest.mark.usefixtures("usual_handlers")
@@ -243,7 +288,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    options = ("--host", "--port", "--users", "--seed", "--rate-limit", "--no-retry-after", "8765", "127.0.0.1")
+    options = ("--host", "--port", "--users", "--seed", "--rate-limit", "--no-retry-after", "--strict", "8765")
     for option in options:
         assert option in text
 

@@ -1230,6 +1230,29 @@ async def test_server_on_ipv6() -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_server_closes_the_connection_where_its_handler_says_it_is_lost(
+    caplog: pytest.LogCaptureFixture, is_async: bool
+) -> None:
+    """Nothing is answered and nothing is logged, and the server lives on."""
+
+    def lose(request: Request) -> Response:
+        if request.url.endswith("/lost"):
+            raise ConnectionLost
+        return Response(200, {}, b"")
+
+    async def lose_later(request: Request) -> Response:
+        return lose(request)
+
+    async with serve(lose_later if is_async else lose) as url, opened() as transport:
+        for _ in range(2):
+            with pytest.raises(ConnectionLost):
+                await transport.send(get(f"{url}/lost"))
+            assert (await transport.send(get(f"{url}/x"))).status == 200
+    assert [record for record in caplog.records if record.name.startswith("aiohttp")] == []
+
+
+@pytest.mark.asyncio
 async def test_server_answers_500_when_its_handler_fails(caplog: pytest.LogCaptureFixture) -> None:
     """A handler that raises gives a 500, and the server lives on."""
     answers: Iterator[Response] = iter([Response(200, {}, b"fine")])

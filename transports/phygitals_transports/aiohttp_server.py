@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import HttpVersion11, web
 
-from phygitals_async import Request
+from phygitals_async import ConnectionLost, Request
 from phygitals_transports.memory import Handler
 
 # What concerns the connection it came over, or the bytes before they were decoded.
@@ -27,6 +27,7 @@ async def serve(handler: Handler, *, host: str = "127.0.0.1", port: int = 0) -> 
     Args:
         handler: Any function of a request, sync or async, such as a `Sandbox`. It sees the raw, still
             encoded request target. Headers of its answer that describe a connection or an encoding are dropped.
+            Where it raises `ConnectionLost`, the connection is closed without an answer.
         host: The address to listen on.
         port: The port, or 0 for a free one.
 
@@ -42,8 +43,13 @@ async def serve(handler: Handler, *, host: str = "127.0.0.1", port: int = 0) -> 
         body = await incoming.read()
         target = incoming.raw_path
         url = f"http://{incoming.host}{target}" if target.startswith("/") else target
-        outgoing = handler(Request(incoming.method, url, incoming.headers, body or None))
-        response = await outgoing if inspect.isawaitable(outgoing) else outgoing
+        try:
+            outgoing = handler(Request(incoming.method, url, incoming.headers, body or None))
+            response = await outgoing if inspect.isawaitable(outgoing) else outgoing
+        except ConnectionLost:
+            incoming.protocol.force_close()
+            # aiohttp wants one, and has nowhere to send it.
+            return web.Response()
         headers = {name: value for name, value in response.headers.items() if name.lower() not in _DROPPED}
         return web.Response(status=response.status, headers=headers, body=response.body)
 

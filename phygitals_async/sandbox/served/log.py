@@ -1,0 +1,125 @@
+"""The requests that a served sandbox answered lately. No key can be read in what is shown of them."""
+
+from __future__ import annotations
+
+import shlex
+from collections import deque
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from attrs import define
+
+from phygitals_async.sandbox.wire import path_and_query
+from phygitals_async.transport import Request
+from phygitals_async.wrapping import api_key_of, mask
+
+KEPT: Final = 500
+# Of a body; no request of the documents comes near it.
+_BODY_KEPT: Final = 16 * 1024
+
+
+@define(eq=False)
+class Entry:
+    """One request and what came of it.
+
+    Attributes:
+        number: Counted from 1.
+        at: When it came, UTC, in the sandbox's time.
+        request: The request, its key included: show it by the properties only.
+        operation: The client method that makes such a request, or None.
+        fault: What went wrong on purpose, in words, or an empty text.
+        status: What was answered, or None.
+        answer: The beginning of the answer's body.
+        milliseconds: How long it took; None while it is under way.
+    """
+
+    number: int
+    at: datetime
+    request: Request
+    operation: str | None
+    fault: str = ""
+    status: int | None = None
+    answer: bytes = b""
+    milliseconds: float | None = None
+
+    @property
+    def outcome(self) -> str:
+        """What came of it: its status, `lost`, or `under way`."""
+        if self.status is not None:
+            return str(self.status)
+        return "under way" if self.milliseconds is None else "lost"
+
+    @property
+    def target(self) -> str:
+        """Its path and query."""
+        path, query = path_and_query(self.request.url)
+        return mask(self.request, f"{path}?{query}" if query else path)
+
+    @property
+    def request_body(self) -> str:
+        """Its body, JSON laid out."""
+        return mask(self.request, _text(self.request.body or b""))
+
+    @property
+    def answer_body(self) -> str:
+        """The answer's body, JSON laid out."""
+        return mask(self.request, _text(self.answer))
+
+    @property
+    def curl(self) -> str:
+        """A command that makes the same request again; the key is taken from the shell's `PHYGITALS_API_KEY`."""
+        body = self.request.body or b""
+        try:
+            text = body.decode()
+        except UnicodeDecodeError:
+            return "# its body is no text"
+        words = ["curl"] if self.request.method == "GET" else ["curl", "-X", shlex.quote(self.request.method)]
+        if api_key_of(self.request):
+            words.append('-H "X-API-Key: $PHYGITALS_API_KEY"')
+        for name, value in self.request.headers.items():
+            if name.lower() == "content-type":
+                words.append("-H " + shlex.quote(f"Content-Type: {value}"))
+        if text:
+            words.append("--data-raw " + shlex.quote(text))
+        return mask(self.request, " ".join([*words, shlex.quote(self.request.url)]))
+
+
+class RequestLog:
+    """The last 500 requests."""
+
+    def __init__(self) -> None:
+        self._entries: deque[Entry] = deque(maxlen=KEPT)
+        self.count = 0
+
+    def enter(self, at: datetime, request: Request, operation: str | None) -> Entry:
+        """Write a request down; what comes of it is written into the entry."""
+        self.count += 1
+        entry = Entry(self.count, at, request, operation)
+        self._entries.append(entry)
+        return entry
+
+    def latest(self, limit: int, after: int = 0) -> list[Entry]:
+        """Return the last entries, the newest first, of those whose number is above `after`."""
+        newest: list[Entry] = []
+        for entry in reversed(self._entries):
+            if entry.number <= after or len(newest) == limit:
+                break
+            newest.append(entry)
+        return newest
+
+    def clear(self) -> None:
+        """Forget the entries. Numbers go on."""
+        self._entries.clear()
+
+
+def beginning(body: bytes) -> bytes:
+    """Return as much of an answer's body as is kept."""
+    return body[:_BODY_KEPT]
+
+
+def _text(body: bytes) -> str:
+    try:
+        return msgspec.json.format(body, indent=2).decode() if body else ""
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return body[:_BODY_KEPT].decode(errors="replace")

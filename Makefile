@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check unit wheel lowest prism soak kills bench faults openapi sync engines dist clean
+.PHONY: demo test check unit wheel lowest prism soak kills bench faults openapi sync engines errors docs dist clean
 .DEFAULT_GOAL := test
 
 # The library with what the demo shows; enough for `make demo`.
@@ -79,6 +79,18 @@ faults: $(VENV)/.dev
 openapi: $(VENV)/.dev
 	$(BIN)/python scripts/build_openapi.py
 
+# Writes docs/errors.md from the classes; a test holds it against them.
+errors: $(VENV)/.dev
+	$(BIN)/python scripts/build_errors.py
+
+# The site of documents, in site/: `python -m http.server --directory site` serves it, for its search needs a server.
+$(VENV)/.docs: $(VENV)/.demo
+	@$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
+docs: $(VENV)/.docs
+	@$(BIN)/zensical build --strict --clean
+
 # What a release consists of: both distributions in dist/, and the SBOM of the wheel and all that it installs.
 dist: $(VENV)/.demo
 	@$(BIN)/python -m pip install --quiet --group release
@@ -93,4 +105,4 @@ engines: $(VENV)/.dev
 	$(BIN)/python scripts/build_engines.py
 
 clean:
-	rm -rf $(VENV) dist sbom.cdx.json .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist site .cache sbom.cdx.json .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -83,13 +83,13 @@ openapi: $(VENV)/.dev
 errors: $(VENV)/.dev
 	$(BIN)/python scripts/build_errors.py
 
-# The site of documents, in site/: `python -m http.server --directory site` serves it, for its search needs a server.
+# The site of documents, in site/. Its search needs a server: `python -m http.server --directory site`.
 $(VENV)/.docs: $(VENV)/.demo
 	@$(BIN)/python -m pip install --quiet --group docs
 	@touch $@
 
 docs: $(VENV)/.docs
-	@$(BIN)/zensical build --strict --clean
+	@$(BIN)/python scripts/build_site.py
 
 # What a release consists of: both distributions in dist/, and the SBOM of the wheel and all that it installs.
 dist: $(VENV)/.demo
@@ -105,4 +105,4 @@ engines: $(VENV)/.dev
 	$(BIN)/python scripts/build_engines.py
 
 clean:
-	rm -rf $(VENV) dist site .cache sbom.cdx.json .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist build site .cache sbom.cdx.json .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

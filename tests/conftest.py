@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from site_support import build, copy_sources, need_site
+from site_support import build, need_site, stage
 
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci")
@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the site of documents, and give its folder."""
     need_site()
     folder = tmp_path_factory.mktemp("site")
-    copy_sources(folder)
+    stage(folder)
     done = build(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "site"

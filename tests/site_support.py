@@ -15,9 +15,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 from attrs import define, field
 
-from support import ROOT
+from support import ROOT, script
 
-_SOURCES: Final = ("mkdocs.yml", "docs", "CHANGELOG.md")
 # What a browser fetches without being asked.
 _FETCHED: Final = frozenset({"script", "img", "source", "iframe", "video", "audio", "embed", "object"})
 
@@ -31,18 +30,14 @@ def need_site() -> None:
         pytest.skip(reason)
 
 
-def copy_sources(folder: Path) -> None:
-    """Copy what the site is made of, so that nothing is written where it comes from."""
-    for name in _SOURCES:
-        source, target = ROOT / name, folder / name
-        if source.is_dir():
-            shutil.copytree(source, target)
-        else:
-            shutil.copy(source, target)
+def stage(folder: Path) -> None:
+    """Write what the site is made of into a folder of its own."""
+    shutil.copy(ROOT / "mkdocs.yml", folder)
+    script("build_site").stage(ROOT, folder / "build" / "docs")
 
 
 def build(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Build the site in `folder`, as `make docs` does, without a proxy or an index to reach anything by."""
+    """Build the site in `folder`, as `make docs` does."""
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 

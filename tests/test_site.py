@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from site_support import Page, build, copy_sources, need_site, read_pages
-from support import ROOT, public_modules
+from site_support import Page, build, need_site, read_pages, stage
+from support import ROOT, public_modules, script
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +75,34 @@ def test_the_sections_that_docstrings_cite_can_be_linked_to(pages: dict[str, Pag
         assert [one for one in anchors if re.match(rf"2{section}-[a-z]", one)], section
 
 
+def test_a_link_to_a_file_of_the_source_becomes_its_path(tmp_path: Path) -> None:
+    """The site has no page for it. What stands in code is no link, and pictures come along."""
+    for name, text in {
+        "docs/guide/show.md": "[a *shop*](../../examples/shop.py), [b](../cli.md#c), [c](../../CHANGELOG.md), [d](#d)",
+        "docs/cli.md": "```\n[a](../examples/shop.py)\n```\n[e](https://example.com/a) [f](../benchmarks/README.md)",
+        "CHANGELOG.md": "[g](docs/cli.md), [h](SECURITY.md#i)",
+        "benchmarks/README.md": "![i](speed.svg)",
+        "benchmarks/speed.svg": "<svg/>",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    folder = tmp_path / "staged"
+    script("build_site").stage(tmp_path, folder)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.relative_to(folder).as_posix(): path.read_text() for path in files} == {
+        "guide/show.md": "a *shop* (`examples/shop.py`), [b](../cli.md#c), [c](../changelog.md), [d](#d)",
+        "cli.md": "```\n[a](../examples/shop.py)\n```\n[e](https://example.com/a) [f](benchmarks.md)",
+        "changelog.md": "[g](cli.md), h (`SECURITY.md`)",
+        "benchmarks.md": "![i](benchmarks/speed.svg)",
+        "benchmarks/speed.svg": "<svg/>",
+    }
+
+
 def test_a_broken_link_ends_the_build(tmp_path: Path) -> None:
     """To a page, and to an anchor of one."""
     need_site()
-    copy_sources(tmp_path)
-    document = tmp_path / "docs" / "index.md"
+    stage(tmp_path)
+    document = tmp_path / "build" / "docs" / "index.md"
     document.write_text(document.read_text() + "\n[a](nowhere.md) [b](cli.md#nothing)\n")
     done = build(tmp_path)
     assert done.returncode != 0

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo storefront test check unit wheel lowest prism soak kills bench faults openapi sync engines dist clean
+.PHONY: demo storefront test check unit wheel lowest prism soak kills bench faults openapi sync engines errors docs dist clean
 .DEFAULT_GOAL := test
 
 # The library with what the demo shows; enough for `make demo`.
@@ -88,6 +88,18 @@ openapi: $(VENV)/.dev
 	$(BIN)/python scripts/build_openapi.py
 	$(BIN)/python scripts/build_sandbox_admin.py
 
+# Writes docs/errors.md from the classes; a test holds it against them.
+errors: $(VENV)/.dev
+	$(BIN)/python scripts/build_errors.py
+
+# The site of documents, in site/. Its search needs a server: `python -m http.server --directory site`.
+$(VENV)/.docs: $(VENV)/.demo
+	@$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
+docs: $(VENV)/.docs
+	@$(BIN)/python scripts/build_site.py
+
 # What a release consists of: both distributions in dist/, and the SBOM of the wheel and all that it installs.
 dist: $(VENV)/.demo
 	@$(BIN)/python -m pip install --quiet --group release
@@ -102,4 +114,4 @@ engines: $(VENV)/.dev
 	$(BIN)/python scripts/build_engines.py
 
 clean:
-	rm -rf $(VENV) dist sbom.cdx.json .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist build site .cache sbom.cdx.json .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -76,6 +76,9 @@ class Sent(enum.Enum):
 class PhygitalsError(Exception):
     """The root of every error raised on purpose by this library.
 
+    What to do: catch it where you tell somebody; `operation`, `attempts` and `sent` say how far the call came, and
+    `to_dict()` is for logs.
+
     Attributes:
         operation: The client method that was being attempted, such as `get_inventory`; None outside a call.
         arguments: What it was called with, by name. Not part of the text: a destination is personal data.
@@ -122,21 +125,32 @@ class PhygitalsError(Exception):
 
 
 class ConfigurationError(PhygitalsError, ValueError):
-    """A setting was refused before anything was sent. The message never contains the API key."""
+    """A setting was refused before anything was sent. The message never contains the API key.
+
+    What to do: put the setting right that the text names. `phygitals doctor` finds out more.
+    """
 
 
 class InvalidArgumentError(PhygitalsError, ValueError):
-    """An argument of a call was refused before anything was sent."""
+    """An argument of a call was refused before anything was sent.
+
+    What to do: correct the argument that the text names. A country, for one, is a code of two letters.
+    """
 
 
 class ClientClosed(PhygitalsError):
-    """The client or its transport was closed before this call."""
+    """The client or its transport was closed before this call.
+
+    What to do: keep one client open for as long as the application runs, and end your own tasks before you close it.
+    """
 
 
 class NotAttempted(PhygitalsError):
     """A bulk run ended, on an error that no further call could escape, before this key was tried.
 
     Its `__cause__` is the error that ended the run.
+
+    What to do: put right what the `__cause__` tells, then look the key up again.
     """
 
 
@@ -144,6 +158,8 @@ class NotOwned(PhygitalsError):
     """The inventory of the user named as `owner` does not show the items, so nothing was done with them.
 
     Where the API does not know the user, its `UserNotFound` is the `__cause__`.
+
+    What to do: refuse what was asked, and show the user their inventory as it is now.
 
     Attributes:
         owner: The user.
@@ -160,7 +176,9 @@ class NotOwned(PhygitalsError):
 class OutcomeUnknown(PhygitalsError):
     """Money or goods may have moved, and the answer that would tell was lost, broken, or a server error.
 
-    Nothing was repeated, and the call must not simply be made again. Find out first:
+    Nothing was repeated, and the call must not simply be made again.
+
+    What to do: find out first. `phygitals_async.journal.reconcile` does it for the calls of a journal.
 
     - `start_purchase`: with a `session_id` in `readable`, go on with `wait_for_purchase`. Else compare the user's
       inventory from before the call with one from after it, with `diff_inventories(before, after)`. Items added with
@@ -202,6 +220,8 @@ class PurchasePending(PhygitalsError, TimeoutError):
     It is unknown, not failed: go on with `wait_for_purchase(error.session_id)`. `__cause__` is the last
     error of polling, if the last poll had one; `attempts` counts the polls.
 
+    What to do: tell the user that the purchase is under way, go on waiting, and do not buy again.
+
     Attributes:
         session_id: The purchase session to resume with.
     """
@@ -218,37 +238,61 @@ class PurchasePending(PhygitalsError, TimeoutError):
 
 
 class StoreError(PhygitalsError):
-    """A store could not be read or written. What was committed before is kept, and a refresh can be run again."""
+    """A store could not be read or written. What was committed before is kept, and a refresh can be run again.
+
+    What to do: what the class says, then run again.
+    """
 
 
 class StoreBusy(StoreError):
-    """Another run is under way on the store, in this process or another. Wait for its end; nothing was changed."""
+    """Another run is under way on the store, in this process or another.
+
+    What to do: wait for its end. Nothing was changed.
+    """
 
 
 class StoreCorrupt(StoreError):
-    """It is no store, or a damaged one. Restore a copy, or refresh into a new one."""
+    """It is no store, or a damaged one.
+
+    What to do: restore a copy, or refresh into a new one.
+    """
 
 
 class StoreFull(StoreError):
-    """The disk is full. Make room and run again: the run goes on where it was."""
+    """The disk is full.
+
+    What to do: make room and run again: the run goes on where it was.
+    """
 
 
 class StoreTooNew(StoreError):
-    """A newer version of this library wrote the store: update the library. Nothing was changed."""
+    """A newer version of this library wrote the store.
+
+    What to do: update the library. Nothing was changed.
+    """
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached, opened or written: no such folder, no permission, the database is gone."""
+    """The store cannot be reached, opened or written: no such folder, no permission, the database is gone.
+
+    What to do: put the path, the permission or the database right, and run again.
+    """
 
 
 class TransportError(PhygitalsError):
-    """No usable answer came back."""
+    """No usable answer came back.
+
+    What to do: try again later, in a bulk run's case with the keys that failed. The class says more.
+    """
 
     sent = Sent.UNKNOWN
 
 
 class ConnectError(TransportError):
-    """No connection could be made: name lookup, refusal, TLS or proxy. The request was certainly not sent."""
+    """No connection could be made: name lookup, refusal, TLS or proxy. The request was certainly not sent.
+
+    What to do: look at the name, the proxy and the firewall, or let `phygitals doctor` do it; else try again later.
+    """
 
     sent = Sent.NEVER
 
@@ -257,11 +301,17 @@ class CertificateRefused(ConnectError):
     """The server's TLS certificate was refused: it is not trusted, has expired, or belongs to another host.
 
     The text names the host and the reason. It is not repeated, and it ends a poll: somebody has to put it right.
+
+    What to do: look at this machine's clock, and at the authorities it trusts, where a proxy signs certificates of its
+    own.
     """
 
 
 class ConnectionLost(TransportError):
-    """The connection broke before the whole answer was read. The server may have acted on the request."""
+    """The connection broke before the whole answer was read. The server may have acted on the request.
+
+    What to do: make a read again later. A call that moves money or goods raises `OutcomeUnknown` instead.
+    """
 
 
 class DeadlineExceeded(TransportError, TimeoutError):
@@ -269,6 +319,8 @@ class DeadlineExceeded(TransportError, TimeoutError):
 
     The server may have acted on the request, or may yet act, unless `sent` says never: then the time went by while
     waiting for a place among the requests in flight, or for the end of a pause.
+
+    What to do: give more time by `deadline=`, or try again later. Where it was never sent, fewer calls at once help.
     """
 
     @classmethod
@@ -293,11 +345,16 @@ class DeadlineExceeded(TransportError, TimeoutError):
 
 
 class ProtocolError(TransportError):
-    """The bytes that came back are not a well-formed HTTP answer."""
+    """The bytes that came back are not a well-formed HTTP answer.
+
+    What to do: look for a proxy or a firewall that answers in the server's place; else try again later.
+    """
 
 
 class RedirectRefused(TransportError):
     """The answer was a redirect. It is never followed: it would carry the API key to another origin.
+
+    What to do: correct the base URL, or ask whoever runs the proxy that sends the redirect.
 
     Attributes:
         status: The 3xx status.
@@ -311,13 +368,18 @@ class RedirectRefused(TransportError):
 
 
 class ResponseTooLarge(TransportError):
-    """The decoded body is larger than the transport's cap. Reading stopped there."""
+    """The decoded body is larger than the transport's cap. Reading stopped there.
+
+    What to do: raise the transport's `max_body`, if the answer is one that you want.
+    """
 
     sent = Sent.YES
 
 
 class StatusError(PhygitalsError):
     """The API answered, and the answer says no.
+
+    What to do: read `status` and `message`. One that is of no class below is documented nowhere: ask the vendor.
 
     Attributes:
         status: The HTTP status.
@@ -351,11 +413,16 @@ class StatusError(PhygitalsError):
 
 
 class BadRequest(StatusError):
-    """400, and any 4xx without a class of its own."""
+    """400, and any 4xx without a class of its own.
+
+    What to do: read `message`. The same call is refused again, but for a 408 and a 425, which pass.
+    """
 
 
 class AddressRejected(BadRequest):
     """The destination failed the vendor's address validation (API sheet, 2.9).
+
+    What to do: show the `suggestion` and quote it if it is right, or ask for another address.
 
     Attributes:
         details: The validator's own words.
@@ -384,19 +451,31 @@ class AddressRejected(BadRequest):
 
 
 class AmountOutOfRange(BadRequest):
-    """The number of pulls is below 1 or above the pack's `max_per_mint` (API sheet, 2.5)."""
+    """The number of pulls is below 1 or above the pack's `max_per_mint` (API sheet, 2.5).
+
+    What to do: offer from 1 to `max_per_mint` pulls.
+    """
 
 
 class CountryNotSupported(BadRequest):
-    """422: the destination's country is not serviced (API sheet, 2.9)."""
+    """422: the destination's country is not serviced (API sheet, 2.9).
+
+    What to do: tell the user that nothing is shipped there.
+    """
 
 
 class ItemAlreadyShipped(BadRequest):
-    """An item of the quote is already locked in another shipping order (API sheet, 2.10)."""
+    """An item of the quote is already locked in another shipping order (API sheet, 2.10).
+
+    What to do: read the inventory again, and quote the items that are still there.
+    """
 
 
 class ItemExpired(BadRequest):
-    """The sellback offer for the item has ended (API sheet, 2.8)."""
+    """The sellback offer for the item has ended (API sheet, 2.8).
+
+    What to do: tell the user that it can be kept but no longer sold back; `buyback_expires_at` says so in advance.
+    """
 
 
 class ItemNotFound(BadRequest):
@@ -405,57 +484,96 @@ class ItemNotFound(BadRequest):
     From `sell_back` it means that the id is unknown, or the item is already sold, locked in a shipping order,
     or not a tracked user's (API sheet, 2.8). From `quote_shipping` it means that an id is unknown or belongs to
     another partner's user (2.9).
+
+    What to do: read the owner's inventory again: what is not there cannot be sold or shipped.
     """
 
 
 class MissingField(BadRequest):
-    """A required field was missing or malformed in the API's eyes (API sheet, 2.5, 2.9, 2.10)."""
+    """A required field was missing or malformed in the API's eyes (API sheet, 2.5, 2.9, 2.10).
+
+    What to do: read `message` for the field, and give the argument it stands for.
+    """
 
 
 class NothingShippable(BadRequest):
-    """None of the items can be shipped (API sheet, 2.9)."""
+    """None of the items can be shipped (API sheet, 2.9).
+
+    What to do: read the inventory again, and tell the user that these items cannot be shipped.
+    """
 
 
 class OutOfStock(BadRequest):
-    """The pack cannot be bought now: disabled, out of stock, or without a card to draw (API sheet, 2.5)."""
+    """The pack cannot be bought now: disabled, out of stock, or without a card to draw (API sheet, 2.5).
+
+    What to do: list the packs again, and offer one that is `purchasable`.
+    """
 
 
 class PackNotFound(BadRequest):
-    """The pack id is unknown. The API says 400 here, not 404 (API sheet, 2.5)."""
+    """The pack id is unknown. The API says 400 here, not 404 (API sheet, 2.5).
+
+    What to do: list the packs again shortly before buying: an id may change when a pack is restocked (2.1).
+    """
 
 
 class QuoteExpired(BadRequest):
-    """The quote is past its expiry, its session unknown, or its rate not part of it (API sheet, 2.10)."""
+    """The quote is past its expiry, its session unknown, or its rate not part of it (API sheet, 2.10).
+
+    What to do: quote again, show the price, and request soon after.
+    """
 
 
 class AuthenticationError(StatusError):
-    """401: the API key is missing or not recognised (API sheet, section 1). It ends a bulk run."""
+    """401: the API key is missing or not recognised (API sheet, section 1). It ends a bulk run.
+
+    What to do: compare the key with the one that was issued to you, and its environment with the client's.
+    """
 
 
 class PermissionDenied(StatusError):
-    """403. An HTML body with a `cf-ray` header is the edge firewall refusing this machine's address; the
-    vendor's partner desk allow-lists addresses (API sheet, section 1).
+    """403. An HTML body with a `cf-ray` header is the edge firewall refusing this machine's address; the vendor's
+    partner desk allow-lists addresses (API sheet, section 1).
+
+    What to do: ask the vendor to allow this machine's address; where the body is JSON, read `message`.
     """
 
 
 class NotFound(StatusError):
-    """404."""
+    """404.
+
+    What to do: compare the id with the one you stored.
+    """
 
 
 class CardNotFound(NotFound):
-    """The id is neither a listing nor a mint address (API sheet, 2.4)."""
+    """The id is neither a listing nor a mint address (API sheet, 2.4).
+
+    What to do: compare the id with an item's, and drop it from what you show.
+    """
 
 
 class OrderNotFound(NotFound):
-    """The order is unknown, or another partner's (API sheet, 2.11)."""
+    """The order is unknown, or another partner's (API sheet, 2.11).
+
+    What to do: compare the id with the `order_id` you stored. A sandbox forgets its orders when it is restarted
+    (section 4).
+    """
 
 
 class UserNotFound(NotFound):
-    """The user is unknown to this partner, which includes a user who never bought (API sheet, 2.7)."""
+    """The user is unknown to this partner, which includes a user who never bought (API sheet, 2.7).
+
+    What to do: show an empty inventory: the first purchase makes the user known.
+    """
 
 
 class RateLimited(StatusError):
-    """429. All calls of the client have paused because of it."""
+    """429. All calls of the client have paused because of it.
+
+    What to do: give the client a lower `rate=`, and its share to each process with the same key; or wait for
+    `retry_after`.
+    """
 
 
 class SellbackInProgress(StatusError):
@@ -463,16 +581,23 @@ class SellbackInProgress(StatusError):
 
     The 429 is a lock on the item and no rate limit; the vendor allows to try again after a moment. The other call may
     win, and then this one meets `ItemNotFound` (API sheet, 2.8).
+
+    What to do: read the owner's inventory after a moment. If the item is still there, sell it again.
     """
 
 
 class ServerError(StatusError):
-    """5xx."""
+    """5xx.
+
+    What to do: try a read again later. A call that moves money or goods raises `OutcomeUnknown` instead.
+    """
 
 
 class ShippingRequestFailed(StatusError):
     """The reserved answer `{order_id: null, status: "error", error_message}`, a failure whatever its status
     (API sheet, 2.10). `message` is the vendor's `error_message`.
+
+    What to do: read `message` and the inventory. If the items are still there, quote and request again.
     """
 
 
@@ -481,11 +606,16 @@ class TransactionFailed(StatusError):
 
     From `get_purchase` in sandbox it means that the session is unknown, also after a restart of the sandbox; in
     production, that the fulfilment failed (API sheet, 2.6). From `sell_back` it means that the sellback failed (2.8).
+
+    What to do: read the user's inventory before anything is bought or sold again: it shows what happened.
     """
 
 
 class DecodeError(PhygitalsError):
     """A 2xx answer whose body is not what the API documents.
+
+    What to do: read `problems`, take what is in `partial`, and update the library: the API may have changed. With
+    `on_unreadable="keep"` reads go on meanwhile.
 
     Attributes:
         status: The HTTP status, or None when the converter was used on its own.

@@ -14,8 +14,8 @@ from phygitals_async.transport import Request, Transport
 
 __all__ = ["METHODS", "Wrapper", "api_key_of", "before_sending", "mask", "operation_of"]
 
-# The HTTP method of each operation, by the name of the client method that makes the request.
 METHODS: Final[Mapping[str, str]] = {operation.name: operation.method for operation in OPERATIONS}
+"""The HTTP method of each operation, by the name of the client method that makes the request."""
 
 
 class Wrapper:

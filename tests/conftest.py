@@ -6,8 +6,12 @@ Core tests carry `@pytest.mark.anyio` and run on asyncio and on trio; tests of a
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
+
+from site_support import build, need_site, stage
 
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci")
@@ -26,3 +30,14 @@ def _no_configuration_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Run each anyio test on both event loops."""
     return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the site of documents, and give its folder."""
+    need_site()
+    folder = tmp_path_factory.mktemp("site")
+    stage(folder)
+    done = build(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "site"

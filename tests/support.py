@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
-from collections.abc import Awaitable
+import pkgutil
+import re
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -12,6 +15,8 @@ from urllib.parse import unquote
 
 import pytest
 
+import phygitals_async
+import phygitals_transports
 from phygitals_async import Request, Response, RetryPolicy
 from virtual import backend_options
 
@@ -50,6 +55,15 @@ def inventory_of(user_id: str) -> Response:
 def empty_inventories(request: Request) -> Response:
     """Answer as if every user there is owned nothing: a handler."""
     return inventory_of(last_segment(request))
+
+
+def public_modules() -> Iterator[ModuleType]:
+    """Yield each module that users import from."""
+    for package in (phygitals_async, phygitals_transports):
+        yield package
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not any(re.match("_(?!_main__$)", part) for part in found.name.split(".")):
+                yield importlib.import_module(found.name)
 
 
 def script(name: str) -> ModuleType:

@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 
+import phygitals_async
+import phygitals_transports
 from support import ROOT
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+def _name(document: Path) -> str:
+    return document.relative_to(ROOT).as_posix()
+
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINKING = [*sorted(ROOT.glob("*.md")), *DOCUMENTS[1:], ROOT / "benchmarks" / "README.md"]
 BLOCKS = [
-    pytest.param(block, id=f"{document.name}-{number}")
+    pytest.param(block, id=f"{_name(document)}-{number}")
     for document in DOCUMENTS
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL), 1)
 ]
@@ -43,9 +50,34 @@ def test_both_commands_stand_on_the_first_screen() -> None:
     assert "make test" in head
 
 
-@pytest.mark.parametrize("document", LINKING, ids=lambda document: document.name)
+@pytest.mark.parametrize("document", LINKING, ids=_name)
 def test_each_link_leads_somewhere(document: Path) -> None:
-    """A link to a file names one that is there; any other is a full address."""
+    """A link to a file names one that is there, and a heading of it; any other is a full address."""
     for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
-        path = target.partition("#")[0]
-        assert target.startswith("https://") or (document.parent / path).exists(), target
+        if target.startswith("https://"):
+            continue
+        path, _, heading = target.partition("#")
+        file = document.parent / path if path else document
+        assert file.exists(), target
+        assert not heading or heading in _headings(file), target
+
+
+def _headings(document: Path) -> set[str]:
+    """Return what a link can name in a document, as GitHub and the site spell it."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_each_section_of_the_api_sheet_that_a_docstring_cites_is_there() -> None:
+    """By its number, so that it can be found."""
+    packages = [Path(package.__file__ or "").parent for package in (phygitals_async, phygitals_transports)]
+    cited = {
+        number
+        for path in (path for package in packages for path in package.rglob("*.py"))
+        for numbers in re.findall(r"API sheet, (?:sections? )?([\d., ]*\d)", path.read_text())
+        for number in numbers.split(", ")
+    }
+    assert {"1", "2.7", "4"} <= cited
+    sections = set(re.findall(r"^#+ ([\d.]*\d)\.? ", (ROOT / "docs" / "api-sheet.md").read_text(), re.MULTILINE))
+    assert cited - sections == set()

@@ -27,6 +27,7 @@ from phygitals_async import (
 )
 from phygitals_async.models import Destination, Inventory, Unreadable
 from phygitals_transports import MemoryTransport
+from support import ROOT, script
 
 
 def _with_descendants(cls: type[PhygitalsError]) -> Iterator[type[PhygitalsError]]:
@@ -128,6 +129,19 @@ def test_each_error_is_documented_and_of_one_root(cls: type[PhygitalsError]) -> 
     assert cls.__dict__.get("__doc__")
     assert issubclass(cls, PhygitalsError)
     assert cls.__name__ not in vars(builtins)
+
+
+@_BY_CLASS
+def test_each_error_says_what_to_do(cls: type[PhygitalsError]) -> None:
+    """In its docstring, and so in the reference and on the page of errors."""
+    assert (cls.__doc__ or "").count("\n\n    What to do: ") == 1
+
+
+def test_the_page_of_errors_says_what_the_classes_say() -> None:
+    """`docs/errors.md` has a section for each, as `make errors` writes it."""
+    text = (ROOT / "docs" / "errors.md").read_text()
+    assert script("build_errors").render() == text
+    assert [cls.__name__ for cls in CLASSES if not re.search(rf"^#+ {cls.__name__}$", text, re.MULTILINE)] == []
 
 
 @pytest.mark.parametrize("builtin", [ValueError, TimeoutError, LookupError, ConnectionError, TypeError, RuntimeError])

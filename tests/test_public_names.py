@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
-import pkgutil
 import re
 import subprocess
 import sys
@@ -22,7 +20,7 @@ import pytest
 import phygitals_async
 import phygitals_transports
 from phygitals_async import models, version
-from support import ROOT
+from support import ROOT, public_modules
 
 CORE = Path(phygitals_async.__file__).parent
 
@@ -78,17 +76,9 @@ def test_every_public_name_is_documented() -> None:
     assert [name for name, value in documented.items() if not (value.__doc__ or "").strip()] == []
 
 
-def _public_modules() -> Iterator[ModuleType]:
-    for package in (phygitals_async, phygitals_transports):
-        yield package
-        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not any(re.match("_(?!_main__$)", part) for part in found.name.split(".")):
-                yield importlib.import_module(found.name)
-
-
 def _signatures() -> Iterator[tuple[str, Any]]:
     """Yield each public class and function that is ours, and each method and property, with its full name."""
-    for module in _public_modules():
+    for module in public_modules():
         names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
         for value in (getattr(module, name) for name in names):
             if not isinstance(value, type | FunctionType) or not value.__module__.startswith("phygitals"):

@@ -40,6 +40,7 @@ class Failed(Generic[K]):
 
 
 Outcome: TypeAlias = Found[K, V] | Failed[K]
+"""What became of one key."""
 
 
 @frozen

@@ -15,6 +15,7 @@ import pytest
 from phygitals_async import ClientClosed, PhygitalsClient, Request, Response, Sandbox, Sent, Transport, UserNotFound
 
 Handler = Callable[[Request], Response | Awaitable[Response]]
+"""What answers the requests of a test."""
 
 # Seconds; what does not come must fail the test, not hang it.
 LONGEST_WAIT: Final = 20.0

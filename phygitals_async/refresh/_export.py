@@ -18,6 +18,7 @@ from phygitals_async.refresh._snapshots import encode, read_inventories
 from phygitals_async.refresh._store import Store
 
 ExportFormat: TypeAlias = Literal["ndjson", "csv", "parquet"]
+"""What `export` writes: one JSON object a line, CSV, or Parquet, which needs the extra `parquet`."""
 
 # Rows are written so many at a time.
 _ROWS: Final = 20_000

@@ -144,7 +144,9 @@ def share(processes: int, store: str) -> Shared:
 
 def main(processes: list[int]) -> None:
     """Print how near to the limit they come."""
-    print(f"\n{USERS:,} users, limit {LIMIT} for each process, a server of {PER_SECOND:g} requests/s, {BURST:g} at once")
+    print(
+        f"\n{USERS:,} users, limit {LIMIT} for each process, a server of {PER_SECOND:g} requests/s, {BURST:g} at once"
+    )
     print(f"  {'':40}{'requests/s':>12}{'429s':>8}{'least share':>14}")
     runs = [(count, True) for count in processes] + [(processes[-1], False)]
     for count, is_shared in runs:

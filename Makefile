@@ -69,7 +69,7 @@ kills: $(VENV)/.dev
 	$(BIN)/python tests/refresh_kills.py $(KILLS)
 
 bench: $(VENV)/.dev
-	@for question in decode bulk single memory imports throttled refresh engines; do $(BIN)/python -m benchmarks.$$question || exit 1; done
+	@for question in decode bulk single memory imports throttled shared_rate refresh engines; do $(BIN)/python -m benchmarks.$$question || exit 1; done
 
 # What comes of every fault under every operation on every transport; WORDS="429" shows only some.
 faults: $(VENV)/.dev

@@ -77,7 +77,7 @@ kills: $(VENV)/.dev
 	$(BIN)/python tests/refresh_kills.py $(KILLS)
 
 bench: $(VENV)/.dev
-	@for question in decode bulk share single cached memory imports throttled refresh storefront console million engines; do PYTHONPATH=examples $(BIN)/python -m benchmarks.$$question || exit 1; done
+	@for question in decode bulk share single cached memory imports throttled shared_rate refresh storefront console million engines; do PYTHONPATH=examples $(BIN)/python -m benchmarks.$$question || exit 1; done
 
 # What comes of every fault under every operation on every transport; WORDS="429" shows only some.
 faults: $(VENV)/.dev

@@ -20,8 +20,9 @@ class SkippingClock(Skipping):
     under way nothing is skipped. Deadlines, in seconds of this clock, pass with what is skipped or advanced.
 
     Only what uses the clock is moved: its clients, `Sandbox(clock=clock.utc_now)`,
-    `FaultTransport(..., sleep=clock.sleep)`, `CachingTransport(..., clock=clock.now)`. The event loop, and what the
-    application sleeps itself, stay as they are. It serves one event loop at a time.
+    `FaultTransport(..., sleep=clock.sleep)`, `CachingTransport(..., clock=clock.now)`, `MemoryStore(clock=clock.now)`
+    for a `Budget`. The event loop, and what the application sleeps itself, stay as they are. It serves one event loop
+    at a time.
 
     Attributes:
         ahead: Seconds that were skipped or advanced so far.

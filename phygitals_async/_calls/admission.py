@@ -227,7 +227,7 @@ class Admission:
         if self._interval:
             self._next = max(self._next, now - max(_SLACK - self._interval, 0.0)) + self._interval
         elif self._allowance is not None:
-            self._allowance.take()
+            self._allowance.take(now)
         if self._host is not None and (host := self._visited(lane, now)) is not None:
             host.pacer.take(now)
         lane.last_used = now

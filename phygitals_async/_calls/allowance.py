@@ -10,10 +10,12 @@ from typing import Final, Protocol, runtime_checkable
 from phygitals_async._calls.lanes import Lane, Waiter
 from phygitals_async.errors import StoreError
 
-# Seconds before the last moment in hand, or before somebody could leave, at which more are reserved.
+# Seconds before the last moment in hand at which more are reserved.
 _AHEAD: Final = 0.1
 # Seconds after which a moment that nobody could use is lost: used later, it would be one of a burst.
 _STALE: Final = 0.5
+# Late ones are used at twice the rate, but for so many seconds' worth at once.
+_SLACK: Final = 0.01
 # How many are reserved at a time, in seconds' worth: at least, and at most where a reservation takes long.
 _LEAST: Final = 0.02
 _MOST: Final = 0.1
@@ -54,20 +56,23 @@ class Allowance:
         self._moments: deque[float] = deque()
         self._appointed: Waiter | None = None
         self._wanted = 0
-        self._took = 0.0
-        self._not_before = -math.inf
+        # Seconds that the last reservation took, and until the first moment that the others had left, both from its
+        # beginning.
+        self._took = self._lead = 0.0
+        self._not_before = self._spaced = -math.inf
 
     def first(self, now: float, default: float = math.inf) -> float:
-        """Return the first moment in hand, in seconds of the loop's clock; `default` where there is none."""
+        """Return when the first moment in hand may be used, by the loop's clock; `default` where there is none."""
         moments = self._moments
         while moments and moments[0] < now - _STALE:
             moments.popleft()
-        return moments[0] if moments else default
+        return max(moments[0], self._spaced) if moments else default
 
-    def take(self) -> None:
+    def take(self, now: float) -> None:
         """Use the first moment up. There may be none where a client is closed."""
         if self._moments:
             self._moments.popleft()
+            self._spaced = max(self._spaced, now - _SLACK) + self._rate.interval / 2
 
     def look_ahead(self, moment: float, now: float, lanes: Collection[Lane]) -> float:
         """Have moments reserved if it is time for that, and return when to look again.
@@ -82,8 +87,8 @@ class Allowance:
         first = self.first(now)
         wanted = sum(lane.ready(now, moment + _AHEAD) for lane in lanes) - len(self._moments)
         if self._appointed is None and wanted > 0:
-            last = self._moments[-1] if self._moments else moment
-            reserves_at = max(max(moment, last) - _AHEAD, self._not_before)
+            last = self._moments[-1] if self._moments else -math.inf
+            reserves_at = max(moment - self._lead, last - _AHEAD, self._not_before)
             if reserves_at > now:
                 return min(max(moment, first), reserves_at)
             self._wanted = wanted
@@ -115,8 +120,10 @@ class Allowance:
             self._not_before = now() + _AFTER_FAILURE
             raise
         answered = now()
+        first, mine = answered + wait, self._moments[-1] + interval if self._moments else answered
         self._took = answered - began
-        self._moments.extend(answered + wait + nth * interval for nth in range(count))
+        self._lead = min(self._took + max(first - max(mine, answered), 0.0), _AHEAD)
+        self._moments.extend(first + nth * interval for nth in range(count))
         self._appointed = None
 
 

@@ -17,8 +17,8 @@ class Budget:
 
     Clients in any number of processes, and on any number of machines where the store is a `PostgresStore`, send
     together no more than `rate` requests per second. Each reserves from the store the next few moments at which it may
-    send, no more than it has requests for and no further than about 0.2 seconds ahead, so each has its share, and what
-    ends suddenly loses the others hardly anything. The store may be in use for a run as well, and is not closed with
+    send, no more than it has requests for and about a tenth of a second ahead, so each has its share, and what ends
+    suddenly loses the others hardly anything. The store may be in use for a run as well, and is not closed with
     the client.
 
     Args:

@@ -26,6 +26,7 @@ from phygitals_async import (
 )
 from phygitals_async._calls.admission import Admission
 from phygitals_async._calls.lanes import Priority
+from phygitals_async._calls.shared_pacer import SharedPacer
 from phygitals_async.clock import SkippingClock
 from phygitals_async.refresh import Budget, MemoryStore
 from phygitals_transports import MemoryTransport
@@ -503,3 +504,67 @@ def test_a_shared_rate_is_a_budget(rate: Any) -> None:
     """Not its store, and not the class."""
     with pytest.raises(ConfigurationError, match="rate must be a positive, finite number"):
         PhygitalsClient(MemoryTransport(inventory_of), api_key="sandbox-test", rate=rate)  # type: ignore[arg-type]
+
+
+async def test_a_stray_429_costs_a_pause_and_no_pace() -> None:
+    """It says nothing of this client's share; with or without Retry-After."""
+    refused: list[int] = []
+
+    async def refuse(_: Request) -> Response | None:
+        if len(log.left) not in (30, 31, 100):
+            return None
+        refused.append(len(log.left))
+        return Response(429, {"retry-after": "1"} if len(log.left) < 100 else {}, b"{}")
+
+    log = Log(MemoryStore(clock=anyio.current_time), 100.0, refuse, retry=None)
+    batch = await log.api.get_inventories([f"user_{number}" for number in range(200)])
+    assert len(batch.found) == 200
+    assert refused == [30, 31, 100]
+    # Two pauses of a second, for the second is of another burst; after 0.2 seconds the moments in hand are used up.
+    assert log.moments[-1] == pytest.approx(203 * 0.01 + 2.0, abs=0.2)
+    for began in (30, 31):
+        later = log.moments[began : began + 20]
+        assert later[0] - log.moments[began - 1] >= 1
+    assert log.api._engine.admission.lane("get_inventory").pacer.rate is None
+
+
+async def test_where_the_server_goes_on_refusing_the_pace_is_learnt() -> None:
+    """The shared rate is faster than it allows."""
+    bucket = [10.0, 0.0]
+
+    async def limit(_: Request) -> Response | None:
+        now = anyio.current_time()
+        bucket[:] = [min(10.0, bucket[0] + (now - bucket[1]) * 20.0), now]
+        if bucket[0] < 1:
+            return Response(429, {}, b"{}")
+        bucket[0] -= 1
+        return None
+
+    log = Log(MemoryStore(clock=anyio.current_time), 100.0, limit, retry=None)
+    batch = await log.api.get_inventories([f"user_{number}" for number in range(1000)])
+    assert len(batch.found) == 1000
+    assert log.moments[-1] < 1.2 * 1000 / 20
+    assert log.api._engine.admission.lane("get_inventory").pacer.rate == pytest.approx(20, rel=0.2)
+    assert len(log.left) < 1050
+
+
+async def test_a_429_of_the_same_burst_is_no_news() -> None:
+    """The others of it left before anybody knew."""
+    pacer = SharedPacer()
+    assert pacer.throttled(10.0, 9.9, 5.0)
+    assert not pacer.throttled(10.1, 9.95, 5.0)
+    assert pacer.due(11.0) == pytest.approx(15.1)
+
+
+async def test_moments_that_are_late_are_not_used_all_at_once() -> None:
+    """After a pause, or where the machine was busy, they are used at twice the rate."""
+
+    async def refuse(_: Request) -> Response | None:
+        return Response(429, {"retry-after": "0.2"}, b"{}") if len(log.left) == 50 else None
+
+    log = Log(MemoryStore(clock=anyio.current_time), 200.0, refuse, retry=None)
+    assert len((await log.api.get_inventories([f"user_{number}" for number in range(200)])).found) == 200
+    resumed = log.moments[50:]
+    assert resumed[0] == pytest.approx(log.moments[49] + 0.2)
+    assert max(sum(moment <= each < moment + 0.02 for each in resumed) for moment in resumed) <= 14
+    assert sum(each < resumed[0] + 0.05 for each in resumed) >= 15

@@ -72,7 +72,8 @@ SECONDS ?= 120
 soak: $(VENV)/.dev
 	$(BIN)/python tests/soak.py --seconds $(SECONDS)
 
-# A refresh of 20,000 users, killed at 20 random moments: KILLS="--store postgresql://..." for another store.
+# A refresh of 20,000 users, killed at 20 random moments: KILLS="--store postgresql://..." for another store, KILLS=--dask
+# for one on two workers.
 kills: $(VENV)/.dev
 	$(BIN)/python tests/refresh_kills.py $(KILLS)
 

@@ -84,7 +84,7 @@ async def cluster(workers: int = 2, threads: int = 1) -> AsyncIterator[Any]:
     """Give a cluster whose workers live on this event loop, and see that a refresh left nothing on them."""
     dask: Any = distributed
     async with dask.LocalCluster(
-        processes=False, asynchronous=True, n_workers=workers, threads_per_worker=threads, dashboard_address=None
+        processes=False, asynchronous=True, n_workers=workers, threads_per_worker=threads, dashboard_address=":0"
     ) as started:
         yield started
         for worker in started.workers.values():

@@ -110,7 +110,7 @@ class _Work:
         with distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address=":0",
             env=variables,
             silence_logs=logging.CRITICAL,
             preload=[__file__],

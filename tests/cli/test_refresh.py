@@ -326,3 +326,28 @@ def test_parquet_is_not_printed_on_a_terminal(server: Server, store: str) -> Non
     assert result.exit_code == Exit.USAGE
     assert "Parquet is nothing to look at: name a file with --output." in result.stderr
     assert "--json without --output is" in server.run("export", "--store", store, "--format", "csv", "--json").stderr
+
+
+def test_on_a_cluster(server: Server, ids: str, store: str) -> None:
+    """The workers, here in this process, take the key and the URL from their environment."""
+    dask: Any = pytest.importorskip("distributed", reason="not run: distributed is not installed")
+    with dask.LocalCluster(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+        result = server.run("refresh", "--ids", ids, "--store", store, "--on", cluster.scheduler_address, "--json")
+    assert result.exit_code == Exit.DONE, result.stderr
+    document = json.loads(result.stdout)
+    assert (document["known"], document["unknown"], document["asked"]) == (2, 1, 3)
+    assert "phygitals: 3 of 3 in " in result.stderr
+    assert len(told(server, store)) == 3
+
+
+@pytest.mark.parametrize(
+    "options", [("--rate", "5"), ("--environment", "sandbox"), ("--base-url", "https://example.com"), ("--verbose",)]
+)
+def test_what_would_not_reach_the_workers_is_refused(
+    server: Server, ids: str, store: str, options: tuple[str, ...]
+) -> None:
+    """Each has a client of its own."""
+    result = server.run("refresh", "--ids", ids, "--store", store, "--on", "tcp://127.0.0.1:1", *options)
+    assert result.exit_code == Exit.USAGE
+    assert f"{options[0]} does not go with --on" in result.stderr
+    assert not Path(store).exists()

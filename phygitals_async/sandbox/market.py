@@ -81,7 +81,8 @@ def full_catalogue(rng: random.Random, *, pictures: str = CDN) -> list[PackStock
 
 def _pack(rng: random.Random, number: int, known: tuple[str, str, str, Decimal], pictures: str) -> Pack:
     category, name, slug, price = known
-    pack_id = rng.choice((item_id(rng, None), f"{slug}-pack-{rng.randrange(36**6):06x}", str(number)))
+    kinds = (item_id(rng, None), f"{slug}-pack-{rng.randrange(36**6):06x}", str(number))
+    pack_id = kinds[0] if number in _KNOWN else rng.choice(kinds)
     full = Pack(
         id=pack_id,
         slug=slug,

@@ -161,8 +161,8 @@ class Sandbox:
             type: Where the card comes from.
             claw_id: The pack's id; by default the first pack's.
             claw_slug: The pack's slug; by default that of `claw_id`, or None where no such pack is on offer.
-            image: URL of the front picture.
-            back_image: URL of the back picture.
+            image: URL of the front picture; by default see `pictures`.
+            back_image: URL of the back picture, or None; by default see `pictures`.
             attributes: Facts about the card.
             purchased_at: When it was pulled, UTC; now by default.
 

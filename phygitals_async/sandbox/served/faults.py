@@ -101,11 +101,13 @@ class Faults:
         """
         failure = next((fault for fault in hits if fault.kind != "latency"), None)
         await self._pause(hits, after=False)
-        response = act() if failure is None or failure.after else None
-        await self._pause(hits, after=True)
         if failure is None:
-            assert response is not None  # noqa: S101 - it acted above.
+            response = act()
+            await self._pause(hits, after=True)
             return response
+        if failure.after:
+            act()
+        await self._pause(hits, after=True)
         if failure.kind == "stall":
             await self._sleep(failure.seconds)
         if failure.kind in ("stall", "lost"):

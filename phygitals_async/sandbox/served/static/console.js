@@ -51,4 +51,7 @@ document.addEventListener("click", async (event) => {
   button.textContent = "Copied";
 });
 
+// On a narrow screen, where only some of the pages' names are to be seen.
+document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+
 if (document.getElementById("status")) setTimeout(follow, 1000);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from urllib.parse import parse_qs
+from uuid import uuid4
 
 from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
 from starlette.exceptions import HTTPException
@@ -30,13 +31,13 @@ def user_of(request: Request) -> str:
     return request.user.display_name  # type: ignore[no-any-return]
 
 
-def form_token(request: Request, kind: str, subject: str, title: str, deal_id: str) -> str:
+def form_token(request: Request, kind: str, subject: str, title: str) -> str:
     """Return what a form that moves money or goods comes with.
 
-    It says what for and for whom, so no other site and no other user can make one, and names the deal it will be, so it
-    is good for one: the deal of a second use is there already.
+    It says what for and for whom, so no other site and no other user can make one. It has the id of the deal that it
+    will be, so it is good for one: at a second use that deal is there already.
     """
-    return shop_of(request).signer.sign(kind, user_of(request), subject, title, deal_id)
+    return shop_of(request).signer.sign(kind, user_of(request), subject, title, uuid4().hex)
 
 
 async def read_form(request: Request) -> dict[str, list[str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
-
 from starlette.authentication import requires
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -31,7 +29,7 @@ async def pack(request: Request) -> Response:
         raise HTTPException(404, "This pack is not on offer any more.")
     token = None
     if request.user.is_authenticated:
-        token = form_token(request, "buy", found.id, found.name, uuid4().hex)
+        token = form_token(request, "buy", found.id, found.name)
     return page(request, "pack.html", pack=found, chase=await _chase(request, found), token=token)
 
 

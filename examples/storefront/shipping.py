@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
-
 from starlette.authentication import requires
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -63,7 +61,7 @@ async def quotes(request: Request) -> Response:
         return await _form(request, item_ids, address, answer.status, message)
     count = f"{len(item_ids)} {'card' if len(item_ids) == 1 else 'cards'}"
     offers = [
-        (quote, form_token(request, "ship", quote.id, f"{count} with {quote.carrier} {quote.service}", uuid4().hex))
+        (quote, form_token(request, "ship", quote.id, f"{count} with {quote.carrier} {quote.service}"))
         for quote in found.quotes
     ]
     return page(request, "quotes.html", offers=offers, count=count, address=address, expires_at=found.expires_at)

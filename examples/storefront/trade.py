@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
-
 from starlette.authentication import requires
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -29,7 +27,7 @@ async def confirm_sale(request: Request) -> Response:
     item = next((item for item in inventory.items if item.id == request.query_params.get("item")), None)
     if item is None:
         raise HTTPException(404, "This card is not among yours. It may have been sold or shipped.")
-    token = form_token(request, "sell", item.id, item.name, uuid4().hex)
+    token = form_token(request, "sell", item.id, item.name)
     return page(request, "sell.html", item=item, token=token)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import distributed
 
 from phygitals_async import PhygitalsClient, Request, Response, Sandbox
+from phygitals_async.refresh import Budget
 from phygitals_transports import MemoryTransport
 from support import ONCE, last_segment
 
@@ -66,9 +67,10 @@ def new_world(users: int = 0) -> World:
     return _worlds[0]
 
 
-def client() -> PhygitalsClient:
+def client(rate: Budget | None = None) -> PhygitalsClient:
     """Return a client of the world, as workers make them."""
-    made = PhygitalsClient(MemoryTransport(_worlds[0].answer, keep=0), api_key="sandbox-test", retry=ONCE)
+    transport = MemoryTransport(_worlds[0].answer, keep=0)
+    made = PhygitalsClient(transport, api_key="sandbox-test", retry=ONCE, rate=rate)
     _worlds[0].clients.append(made)
     return made
 

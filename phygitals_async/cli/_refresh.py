@@ -79,7 +79,7 @@ def refresh(connection: Connection, place: str, as_json: bool, **wish: Any) -> i
     told: list[RefreshReport] = []
     wanted = _Wish(**wish)
     if wanted.on is not None:
-        _check_that_workers_can(connection, wanted)
+        _check_that_workers_can(connection)
     try:
         report = asyncio.run(_refresh(connection, open_store(place), wanted, told))
     except KeyboardInterrupt:
@@ -117,7 +117,7 @@ async def _refresh(connection: Connection, store: Store, wish: _Wish, told: list
                 "on_commit": note,
             }
             if wish.on is not None:
-                options |= {"on": wish.on, "deadline": connection.deadline}
+                options |= {"on": wish.on, "deadline": connection.deadline, "rate": wish.rate}
                 return await refresh_users(PhygitalsClient, keys, store, **options)
             async with connection.open_async(rate=None if wish.rate is None else Budget(store, wish.rate)) as api:
                 return await refresh_users(api, keys, store, **options)
@@ -125,7 +125,7 @@ async def _refresh(connection: Connection, store: Store, wish: _Wish, told: list
         await store.aclose()
 
 
-def _check_that_workers_can(connection: Connection, wish: _Wish) -> None:
+def _check_that_workers_can(connection: Connection) -> None:
     """Refuse options of the client that is made here.
 
     Raises:
@@ -134,7 +134,6 @@ def _check_that_workers_can(connection: Connection, wish: _Wish) -> None:
     for option, value in {
         "--environment": connection.environment,
         "--base-url": connection.base_url,
-        "--rate": wish.rate,
         "--verbose": connection.verbose or None,
     }.items():
         if value is not None:

@@ -26,6 +26,7 @@ from phygitals_async.errors import (
     NotAttempted,
     PhygitalsError,
 )
+from phygitals_async.refresh._budget import Budget
 from phygitals_async.refresh._dask_worker import RefreshPlugin, look_up
 from phygitals_async.refresh._report import RefreshReport
 from phygitals_async.refresh._run import MOST_FAILURES
@@ -47,13 +48,14 @@ class DaskWorkers:
         store: Where the run is kept, to be opened by the workers too.
         on: A client of Dask's, or the address of its scheduler.
         options: How each part is looked up.
+        rate: The most requests per second of all workers together, or None.
 
     Raises:
         ConfigurationError: An option is not what it should be, or the event loop is none of asyncio's.
         InvalidArgumentError: One of the others is not.
     """
 
-    def __init__(self, api: Any, store: Store, on: Any, options: dict[str, Any]) -> None:
+    def __init__(self, api: Any, store: Store, on: Any, options: dict[str, Any], rate: float | None) -> None:
         if current_task() is None:
             msg = "a refresh on a Dask cluster works with asyncio only"
             raise ConfigurationError(msg)
@@ -61,6 +63,8 @@ class DaskWorkers:
         check_patience(options["patience"])
         if options["deadline"] is not None:
             check_seconds("deadline", options["deadline"])
+        if rate is not None:
+            Budget(store, rate)
         _check_named(api)
         self._api = api
         self._store = store
@@ -68,6 +72,7 @@ class DaskWorkers:
         self._name = f"phygitals-refresh-{_digest(_pickled(store)).hex()}"
         self._address, self._security = _where(on)
         self._options = options
+        self._rate = rate
 
     async def look_up(
         self, run: Run, user_ids: UserIds | None, on_commit: Callable[[RefreshReport], object] | None
@@ -81,7 +86,7 @@ class DaskWorkers:
         cluster = await self._connect()
         parts = _Parts(cluster, self._name, self._store, run, on_commit)
         try:
-            plugin = RefreshPlugin(self._api, self._store, run, self._options)
+            plugin = RefreshPlugin(self._api, self._store, run, self._options, self._rate)
             # A worker that dies meanwhile has it when it comes back; a scheduler does not take the parts either.
             with suppress(OSError):
                 await cluster.register_plugin(plugin, name=self._name)

@@ -11,6 +11,7 @@ import distributed
 
 from phygitals_async.client import PhygitalsClient
 from phygitals_async.errors import PhygitalsError, StoreBusy, StoreUnavailable
+from phygitals_async.refresh._budget import Budget
 from phygitals_async.refresh._report import RefreshReport
 from phygitals_async.refresh._run import Job
 from phygitals_async.refresh._store import Part, Run, Store, uncounted
@@ -19,8 +20,16 @@ from phygitals_async.refresh._store import Part, Run, Store, uncounted
 class RefreshPlugin(distributed.WorkerPlugin):
     """What a worker has for all parts of a run: a client and a store, which it opens when the first part comes."""
 
-    def __init__(self, make: Callable[[], PhygitalsClient], store: Store, run: Run, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        make: Callable[..., PhygitalsClient],
+        store: Store,
+        run: Run,
+        options: dict[str, Any],
+        rate: float | None,
+    ) -> None:
         self._make = make
+        self._rate = rate
         self._store = store
         self._run = uncounted(run)
         self._options = options
@@ -69,7 +78,7 @@ class RefreshPlugin(distributed.WorkerPlugin):
             return RefreshReport(self._run, stopped_by=self._stopped_by)
         await self._check_store()
         if self._api is None:
-            self._api = self._make()
+            self._api = self._make() if self._rate is None else self._make(rate=Budget(self._store, self._rate))
         job = Job(self._store, self._run, part=part)
         async with aclosing(job.wanted(user_ids)) as wanted:
             await job.work(self._api.stream_inventories(wanted, **self._options))

@@ -20,13 +20,11 @@ from phygitals_async.refresh._sources import UserIds, check_ids
 from phygitals_async.refresh._store import Run, Store
 
 if TYPE_CHECKING:
-    from distributed import Client
-
     from phygitals_async.refresh._dask import DaskWorkers
 
 
 async def refresh(
-    api: PhygitalsClient | Callable[[], PhygitalsClient],
+    api: PhygitalsClient | Callable[..., PhygitalsClient],
     user_ids: UserIds | None,
     store: Store,
     *,
@@ -36,7 +34,8 @@ async def refresh(
     deadline: float | None = None,
     patience: float = DEFAULT_PATIENCE,
     on_commit: Callable[[RefreshReport], object] | None = None,
-    on: Client | str | None = None,
+    on: Any = None,
+    rate: float | None = None,
 ) -> RefreshReport:
     """Look users up, keep each one's inventory as the last snapshot, and note what changed since the one before.
 
@@ -66,6 +65,8 @@ async def refresh(
         on: A `distributed.Client`, or the address of a Dask scheduler, such as "tcp://host:8786": the ids are cut into
             parts of 5,000, and the workers look them up, each with a client and a store of its own. `limit` is then
             that of a part; a worker does as many at once as it has threads. It needs the extra `dask`, and asyncio.
+        rate: With `on`, the most requests per second of all workers together: `api` is called with a `Budget` of the
+            store as its `rate`. Here the client has its own.
 
     Raises:
         ConfigurationError: `limit` or a time is not what it should be, the extra is missing, there is no scheduler at
@@ -78,7 +79,10 @@ async def refresh(
     """
     check_ids(user_ids)
     options: dict[str, Any] = {"limit": limit, "deadline": deadline, "patience": patience}
-    workers = None if on is None else _on_dask(api, store, on, options)
+    if on is None and rate is not None:
+        msg = "rate= is that of the workers which on= names: give the client its own"
+        raise InvalidArgumentError(msg)
+    workers = None if on is None else _on_dask(api, store, on, options, rate)
     await store.acquire()
     try:
         begun = await _begin(store, run, resume)
@@ -93,15 +97,15 @@ async def refresh(
             await store.release()
 
 
-def _on_dask(api: object, store: Store, on: Client | str, options: dict[str, Any]) -> DaskWorkers:
+def _on_dask(api: object, store: Store, on: object, options: dict[str, Any], rate: float | None) -> DaskWorkers:
     load("distributed", "dask")
     from phygitals_async.refresh._dask import DaskWorkers
 
-    return DaskWorkers(api, store, on, options)
+    return DaskWorkers(api, store, on, options, rate)
 
 
 async def _look_up(
-    api: PhygitalsClient | Callable[[], PhygitalsClient],
+    api: PhygitalsClient | Callable[..., PhygitalsClient],
     user_ids: UserIds | None,
     store: Store,
     run: Run,

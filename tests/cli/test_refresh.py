@@ -341,7 +341,7 @@ def test_on_a_cluster(server: Server, ids: str, store: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [("--rate", "5"), ("--environment", "sandbox"), ("--base-url", "https://example.com"), ("--verbose",)]
+    "options", [("--environment", "sandbox"), ("--base-url", "https://example.com"), ("--verbose",)]
 )
 def test_what_would_not_reach_the_workers_is_refused(
     server: Server, ids: str, store: str, options: tuple[str, ...]

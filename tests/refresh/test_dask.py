@@ -80,6 +80,16 @@ async def test_a_run_on_two_workers(path: Path) -> None:
     await world.clients[-1].aclose()
 
 
+async def test_the_workers_share_a_rate(path: Path) -> None:
+    """It is a budget of the store, which tells how much they have reserved of it."""
+    new_world(10)
+    async with cluster() as workers, SqliteStore(path) as store:
+        report = await refresh(client, IDS[:20], store, on=workers.scheduler_address, rate=200.0)
+        assert report.run.done == 20
+        ((reserved,),) = await store._read("SELECT count(*) FROM budgets WHERE name = 'default'")
+        assert reserved == 1
+
+
 async def test_a_part_that_is_done_is_not_even_read(path: Path) -> None:
     """But one that failed is, and one of other users."""
     world = new_world(100)
@@ -293,9 +303,11 @@ async def test_what_cannot_go_to_workers_is_refused_before_anything_is_sent(tmp_
             with pytest.raises(InvalidArgumentError, match=r"on= takes a distributed.Client"):
                 await refresh(client, IDS, store, on=wrong)
         refused: Any
-        for refused in ({"limit": 0}, {"patience": -1}, {"deadline": 0}):
+        for refused in ({"limit": 0}, {"patience": -1}, {"deadline": 0}, {"rate": 0}):
             with pytest.raises(ConfigurationError):
                 await refresh(client, IDS, store, on=on, **refused)
+        with pytest.raises(InvalidArgumentError, match="give the client its own"):
+            await refresh(api, IDS, store, rate=100.0)
         with pytest.raises(ConfigurationError, match="asyncio only"):
             await asyncio.to_thread(trio.run, functools.partial(refresh, client, IDS, store, on=on))
         assert await store.runs() == []

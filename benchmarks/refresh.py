@@ -100,6 +100,19 @@ def _one_round(users: int, path: Path) -> tuple[float, ...]:
     return over_http, bare, first, second, seconds, again, path.stat().st_size / 2**20
 
 
+def cost_of_growing(users: int, path: Path) -> None:
+    """Print what two runs cost, lookups from memory included: a first one, and one with 1 % of the users changed."""
+    market = Market(100)
+    for day in (0, 1):
+        market.day = day
+        cpu, seconds = measure(lambda: asyncio.run(from_memory(market, users, path)))
+        name, size = "1 % changed" if day else "first run", path.stat().st_size / 2**20
+        print(
+            f"  {users:>10,} users, {name:11}  {cpu / users * 1e6:6.0f} us of CPU per user  {seconds:8.1f} s"
+            f"  file {size:8,.0f} MiB  memory {resident_mib():4.0f} MiB"
+        )
+
+
 async def growth(users: int, path: Path) -> None:
     """Print the memory that a run takes as it goes on."""
     start = resident_mib()
@@ -130,7 +143,13 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--many", type=int, default=1_000_000, help="users of the run whose memory is shown, or 0")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[], help="rather show what runs of so many users cost")
     options = parser.parse_args()
+    if options.sizes:
+        for users in options.sizes:
+            with tempfile.TemporaryDirectory() as folder:
+                cost_of_growing(users, Path(folder) / "store.db")
+        return
     with tempfile.TemporaryDirectory() as folder:
         cost_of_keeping(options.users, Path(folder), options.rounds)
         if options.many:

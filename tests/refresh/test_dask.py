@@ -143,16 +143,6 @@ async def test_a_refused_key_ends_the_run_and_it_can_be_gone_on_with(path: Path)
         assert len(await told(store)) == 100
 
 
-async def test_an_outage_beyond_patience_ends_the_run(path: Path) -> None:
-    """Each worker waits for it once."""
-    world = new_world(100)
-    world.faults = dict.fromkeys(IDS, Response(503, {}, b""))
-    async with cluster() as workers, SqliteStore(path) as store:
-        report = await refresh(client, IDS, store, on=workers.scheduler_address, patience=0.2, limit=2)
-        assert isinstance(report.stopped_by, NotAttempted)
-        assert report.resumable
-
-
 @pytest.mark.parametrize(
     ("make", "error"), [(no_client, KeyError), (PhygitalsClient, ConfigurationError)], ids=["bug", "no key"]
 )

@@ -19,7 +19,7 @@ from phygitals_async.sandbox.options import SandboxOptions
 _GIVEN = ("clock", "rng", "options")
 
 
-@frozen
+@frozen(eq=False)
 class Snapshot:
     """Made by `Sandbox.snapshot`, used by `Sandbox.restore`; nothing that happens later changes it."""
 

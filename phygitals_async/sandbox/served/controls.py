@@ -32,7 +32,7 @@ _MOST_FACTOR: Final = 1000
 _YEARS: Final = range(2000, 9000)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class _Kept:
     sandbox: Snapshot
     clock: Standing

@@ -51,7 +51,8 @@ document.addEventListener("click", async (event) => {
   button.textContent = "Copied";
 });
 
-// On a narrow screen, where only some of the pages' names are to be seen.
-document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+// On a narrow screen, where only some of the pages' names are to be seen. Scrolling into view would move the first Tab.
+const current = document.querySelector("nav [aria-current]");
+if (current) current.parentElement.scrollLeft = current.offsetLeft - current.parentElement.offsetLeft - 32;
 
 if (document.getElementById("status")) setTimeout(follow, 1000);

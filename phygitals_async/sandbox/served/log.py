@@ -64,7 +64,8 @@ class Entry:
     @property
     def answer_body(self) -> str:
         """The answer's body, JSON laid out."""
-        return mask(self.request, _text(self.answer))
+        text = mask(self.request, _text(self.answer))
+        return text if len(self.answer) <= _BODY_KEPT else text[:_BODY_KEPT]
 
     @property
     def curl(self) -> str:
@@ -114,12 +115,12 @@ class RequestLog:
 
 
 def beginning(body: bytes) -> bytes:
-    """Return as much of an answer's body as is kept."""
-    return body[:_BODY_KEPT]
+    """Return as much of an answer's body as is kept: somewhat more than is shown, since a key may lie across the cut."""
+    return body[: 2 * _BODY_KEPT]
 
 
 def _text(body: bytes) -> str:
     try:
         return msgspec.json.format(body, indent=2).decode() if body else ""
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return body[:_BODY_KEPT].decode(errors="replace")
+        return body.decode(errors="replace")

@@ -75,6 +75,18 @@ async def test_no_key_can_be_read(browser: Client) -> None:
         assert "/_/api/v1/***" in page
 
 
+@pytest.mark.parametrize("shown_of_it", [1, 8, len(KEY) - 1])
+async def test_no_part_of_a_key_at_the_cut(browser: Client, shown_of_it: int) -> None:
+    """A long answer that echoes it is cut where nothing of it is left to see."""
+    await browser.send("GET", "/x", headers={"X-API-Key": KEY})
+    before = (await shown(browser))["answer_body"].index("/x")
+    path = "/" + "x" * (16 * 1024 - before - 1 - shown_of_it)
+    await browser.send("GET", path + KEY, headers={"X-API-Key": KEY})
+    entry = await shown(browser)
+    assert path in entry["answer_body"]
+    assert KEY[:shown_of_it] not in entry["answer_body"][-2 * len(KEY) :]
+
+
 async def test_it_is_bounded(browser: Client) -> None:
     """The last 500 are kept, and of a long answer the beginning; numbers go on when it is cleared."""
     for _ in range(501):

@@ -108,7 +108,6 @@ class Shared:
         rate: Users found per second, by all.
         refused: Share of the answers that were 429.
         least: What the slowest process had found when the first one had finished, of an equal share.
-        per_process: 429s of each.
     """
 
     rate: float

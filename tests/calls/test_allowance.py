@@ -426,10 +426,10 @@ async def test_in_a_bulk_run_the_store_costs_single_keys() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(recover)
         batch = await log.api.get_inventories(["a", "b", "c", "d", "e"])
-    failed = [outcome.error for outcome in batch if isinstance(outcome, Failed)]
-    assert len(failed) == 2
-    assert all(isinstance(error, StoreUnavailable) for error in failed)
-    assert sum(isinstance(outcome, Found) for outcome in batch) == 3
+        failed = [outcome.error for outcome in batch if isinstance(outcome, Failed)]
+        assert len(failed) == 2
+        assert all(isinstance(error, StoreUnavailable) for error in failed)
+        assert sum(isinstance(outcome, Found) for outcome in batch) == 3
 
 
 async def test_closing_while_somebody_reserves_leaves_nothing_behind() -> None:
@@ -568,3 +568,22 @@ async def test_moments_that_are_late_are_not_used_all_at_once() -> None:
     assert resumed[0] == pytest.approx(log.moments[49] + 0.2)
     assert max(sum(moment <= each < moment + 0.02 for each in resumed) for moment in resumed) <= 14
     assert sum(each < resumed[0] + 0.05 for each in resumed) >= 15
+
+
+async def test_nothing_is_reserved_for_calls_that_the_server_asked_to_wait() -> None:
+    """Calls of another operation go on, and take what they need alone."""
+
+    async def refuse(request: Request) -> Response | None:
+        return Response(429, {"retry-after": "5"}, b"{}") if len(log.left) == 1 else None
+
+    log = Log(MemoryStore(clock=anyio.current_time), 200.0, refuse, retry=None)
+    async with anyio.create_task_group() as group:
+        group.start_soon(log.api.get_inventory, "u")
+        await settle()
+        for _ in range(4):
+            group.start_soon(log.api.get_inventory, "u")
+        await settle()
+        await anyio.sleep(1)
+        await log.api.start_purchase("p", 1, "u")
+        assert not log.allowance._moments
+    assert [round(moment, 1) for moment in log.moments] == [0, 1, 5, 5, 5, 5, 5]

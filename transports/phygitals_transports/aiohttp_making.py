@@ -25,8 +25,9 @@ class InterruptibleConnector(aiohttp.TCPConnector):
         self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
     ) -> ResponseHandler:
         # An aiohttp that no longer asks this method lets such connections end by their timeout.
+        making = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as making:
+            async with making:
                 self.__making.add(making)
                 try:
                     return await super()._create_connection(req, traces, timeout)

@@ -115,7 +115,7 @@ class RequestLog:
 
 
 def beginning(body: bytes) -> bytes:
-    """Return as much of an answer's body as is kept: somewhat more than is shown, since a key may lie across the cut."""
+    """Return as much of an answer's body as is kept: more than is shown, since a key may lie across the cut."""
     return body[: 2 * _BODY_KEPT]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 from attrs import evolve
@@ -20,9 +20,14 @@ from phygitals_async.refresh._sources import UserIds, check_ids
 from phygitals_async.refresh._store import Run, Store
 
 if TYPE_CHECKING:
-    from distributed import Client
-
     from phygitals_async.refresh._dask import DaskWorkers
+
+
+class DaskClient(Protocol):
+    """A `distributed.Client`, whose library is imported only where one is given."""
+
+    scheduler: Any
+    security: Any
 
 
 async def refresh(
@@ -36,7 +41,7 @@ async def refresh(
     deadline: float | None = None,
     patience: float = DEFAULT_PATIENCE,
     on_commit: Callable[[RefreshReport], object] | None = None,
-    on: Client | str | None = None,
+    on: DaskClient | str | None = None,
 ) -> RefreshReport:
     """Look users up, keep each one's inventory as the last snapshot, and note what changed since the one before.
 
@@ -92,7 +97,7 @@ async def refresh(
             await store.release()
 
 
-def _on_dask(api: object, store: Store, on: Client | str, options: dict[str, Any]) -> DaskWorkers:
+def _on_dask(api: object, store: Store, on: DaskClient | str, options: dict[str, Any]) -> DaskWorkers:
     load("distributed", "dask")
     from phygitals_async.refresh._dask import DaskWorkers
 

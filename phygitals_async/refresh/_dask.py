@@ -226,12 +226,12 @@ def _pickled(store: Store) -> bytes:
 
 
 def _where(on: Any) -> tuple[str, Any]:
-    if isinstance(on, str) and on:
-        return on, None
-    if not isinstance(on, _dask.Client) or on.scheduler is None:
+    if isinstance(on, _dask.Client) and on.scheduler is not None:
+        return on.scheduler.address, on.security
+    if not isinstance(on, str) or not on:
         msg = "on= takes a distributed.Client that was started, or the address of a scheduler"
         raise InvalidArgumentError(msg)
-    return on.scheduler.address, on.security
+    return on, None
 
 
 def _worse(one: PhygitalsError | None, other: PhygitalsError | None) -> PhygitalsError | None:

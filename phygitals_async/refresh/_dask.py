@@ -99,13 +99,11 @@ class DaskWorkers:
 
     async def _connect(self) -> Any:
         """Return a client of our own: what is in hand ends with it, whatever else runs on the cluster."""
-        client: Any = None
+        client: Any = _dask.Client(self._address, security=self._security, asynchronous=True, set_as_default=False)
         try:
-            client = _dask.Client(self._address, security=self._security, asynchronous=True, set_as_default=False)
             await client
         except (OSError, ValueError) as error:
-            if client is not None:
-                await client.close()
+            await client.close()
             msg = f"no Dask scheduler answers at {self._address}: {error}"
             raise ConfigurationError(msg) from error
         return client
@@ -233,12 +231,12 @@ def _pickled(store: Store) -> bytes:
 
 
 def _where(on: Any) -> tuple[str, Any]:
-    if isinstance(on, str):
-        return on, None
-    if not isinstance(on, _dask.Client) or on.scheduler is None:
+    if isinstance(on, _dask.Client) and on.scheduler is not None:
+        return on.scheduler.address, on.security
+    if not isinstance(on, str) or not on:
         msg = "on= takes a distributed.Client that was started, or the address of a scheduler"
         raise InvalidArgumentError(msg)
-    return on.scheduler.address, on.security
+    return on, None
 
 
 def _worse(one: PhygitalsError | None, other: PhygitalsError | None) -> PhygitalsError | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 from attrs import evolve
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from phygitals_async.refresh._dask import DaskWorkers
 
 
+class DaskClient(Protocol):
+    """A `distributed.Client`, whose library is imported only where one is given."""
+
+    scheduler: Any
+    security: Any
+
+
 async def refresh(
     api: PhygitalsClient | Callable[..., PhygitalsClient],
     user_ids: UserIds | None,
@@ -34,7 +41,7 @@ async def refresh(
     deadline: float | None = None,
     patience: float = DEFAULT_PATIENCE,
     on_commit: Callable[[RefreshReport], object] | None = None,
-    on: Any = None,
+    on: DaskClient | str | None = None,
     rate: float | None = None,
 ) -> RefreshReport:
     """Look users up, keep each one's inventory as the last snapshot, and note what changed since the one before.
@@ -97,7 +104,9 @@ async def refresh(
             await store.release()
 
 
-def _on_dask(api: object, store: Store, on: object, options: dict[str, Any], rate: float | None) -> DaskWorkers:
+def _on_dask(
+    api: object, store: Store, on: DaskClient | str, options: dict[str, Any], rate: float | None
+) -> DaskWorkers:
     load("distributed", "dask")
     from phygitals_async.refresh._dask import DaskWorkers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -137,9 +138,22 @@ class SqliteThread:
             msg = f"{self._path} is a database of another program"
             raise StoreCorrupt(msg)
         self._check_version(connection)
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        self._write_ahead(connection)
         if self._check_version(connection) < len(self._steps):
             _transact(connection, self._migrate)
+
+    def _write_ahead(self, connection: sqlite3.Connection) -> None:
+        # Where another process does the same with a new file, SQLite does not wait as it does for commits.
+        give_up = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def _check_version(self, connection: sqlite3.Connection) -> int:
         version: int

@@ -15,8 +15,6 @@ from phygitals_async import (
     ClientClosed,
     ConfigurationError,
     DeadlineExceeded,
-    Failed,
-    Found,
     PhygitalsClient,
     Request,
     Response,
@@ -426,10 +424,8 @@ async def test_in_a_bulk_run_the_store_costs_single_keys() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(recover)
         batch = await log.api.get_inventories(["a", "b", "c", "d", "e"])
-        failed = [outcome.error for outcome in batch if isinstance(outcome, Failed)]
-        assert len(failed) == 2
-        assert all(isinstance(error, StoreUnavailable) for error in failed)
-        assert sum(isinstance(outcome, Found) for outcome in batch) == 3
+        assert [type(failed.error) for failed in batch.failed] == [StoreUnavailable] * 2
+        assert len(batch.found) == 3
 
 
 async def test_closing_while_somebody_reserves_leaves_nothing_behind() -> None:

@@ -261,6 +261,8 @@ class Elsewhere(SqliteStore):
 async def test_a_worker_that_does_not_see_the_store(path: Path) -> None:
     """Nothing is looked up into the wrong one."""
     world = new_world(100)
+    async with SqliteStore(path.with_name("another.db")) as another:
+        assert await another.runs() == []
     async with cluster() as workers, Elsewhere(path) as store:
         with pytest.raises(StoreUnavailable, match="workers on several machines need a database"):
             await refresh(client, IDS, store, on=workers.scheduler_address)
@@ -289,7 +291,7 @@ async def test_what_cannot_go_to_workers_is_refused_before_anything_is_sent(tmp_
         with pytest.raises(InvalidArgumentError, match="workers cannot open this store: a MemoryStore"):
             await refresh(client, IDS, MemoryStore(), on=on)
         wrong: Any
-        for wrong in (5, closed):
+        for wrong in (5, "", closed):
             with pytest.raises(InvalidArgumentError, match=r"on= takes a distributed.Client"):
                 await refresh(client, IDS, store, on=wrong)
         refused: Any

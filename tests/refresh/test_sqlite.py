@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,23 @@ async def test_several_may_make_a_store_at_once(tmp_path: Path) -> None:
                 tasks.start_soon(store.runs)
         for store in stores:
             await store.aclose()
+
+
+async def test_a_new_file_that_another_process_has_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for as long as for a commit, and then told."""
+    path = tmp_path / "store.db"
+    monkeypatch.setattr("phygitals_async.refresh._sqlite_thread._PATIENCE", 0.05)
+    store = SqliteStore(path)
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusy, match="database is locked"):
+            await store.runs()
+        monkeypatch.setattr("phygitals_async.refresh._sqlite_thread._PATIENCE", 60.0)
+        ending = threading.Timer(0.05, lambda: other.execute("COMMIT"))
+        ending.start()
+        assert await store.runs() == []
+        ending.join()
+    await store.aclose()
 
 
 async def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo storefront test check unit wheel lowest prism soak kills bench faults openapi sync engines errors docs dist clean
+.PHONY: demo storefront test check unit wheel lowest prism soak kills bench faults openapi sync engines errors docs pictures dist clean
 .DEFAULT_GOAL := test
 
 # The library with what the demo shows; enough for `make demo`.
@@ -100,6 +100,10 @@ $(VENV)/.docs: $(VENV)/.demo
 
 docs: $(VENV)/.docs
 	@$(BIN)/python scripts/build_site.py
+
+# Writes docs/pictures, with Chromium; by hand, for they differ a little each time.
+pictures: $(VENV)/.dev
+	$(BIN)/python scripts/build_pictures.py
 
 # What a release consists of: both distributions in dist/, and the SBOM of the wheel and all that it installs.
 dist: $(VENV)/.demo

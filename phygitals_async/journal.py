@@ -16,13 +16,13 @@ from attrs import evolve, frozen
 from phygitals_async._calls.journal import Journal, JournalEntry, quote_entry
 from phygitals_async.client import PhygitalsClient
 from phygitals_async.errors import DecodeError, PhygitalsError, TransactionFailed, UserNotFound
-from phygitals_async.models import Item
+from phygitals_async.models import Inventory, Item
 
 __all__ = ["Finding", "Journal", "JournalEntry", "Verdict", "reconcile", "settle"]
 
 # How far the clocks of this machine and of the API may be apart.
 _CLOCKS: Final = timedelta(minutes=2)
-# How long production may take to show what was bought.
+# How long a call may be under way, and production take to show what came of it.
 _LAG: Final = timedelta(minutes=15)
 
 
@@ -55,7 +55,9 @@ async def reconcile(api: PhygitalsClient, journal: Journal) -> list[Finding]:
     """Look up what became of each call whose outcome is open, the oldest first. It reads, and changes nothing.
 
     It concludes from inventories, for no endpoint lists purchases or orders: another sale, order or purchase of the
-    same user at the same time looks the same. Where a lookup fails, the finding says so.
+    same user at the same time looks the same. What is still there decides nothing within 15 minutes of the call, and a
+    purchase whose session is unknown is never said not to have happened. Where a lookup fails, or the call went to
+    another API than the client's, the finding says so.
 
     Args:
         api: Looks up. A client with the same journal will do.
@@ -65,7 +67,12 @@ async def reconcile(api: PhygitalsClient, journal: Journal) -> list[Finding]:
         StoreError: The journal cannot be read.
     """
     findings = []
+    root = api._engine.wire.settings.root  # noqa: SLF001 - it is not for others to rely on.
     for entry in await journal.open_entries():
+        if entry.api != root:
+            reason = f"it was made at {entry.api or 'an unknown place'}, and this client asks {root}"
+            findings.append(Finding(entry, Verdict.UNDECIDED, reason))
+            continue
         try:
             findings.append(await _FINDERS[entry.operation](api, journal, entry))
         except PhygitalsError as error:
@@ -73,19 +80,23 @@ async def reconcile(api: PhygitalsClient, journal: Journal) -> list[Finding]:
     return findings
 
 
-async def settle(journal: Journal, entry: JournalEntry, *, happened: bool) -> None:
-    """Close an entry, once it is known what became of the call.
+async def settle(journal: Journal, entry: JournalEntry, *, happened: bool) -> bool:
+    """Close an entry, once it is known what became of the call; return whether it was still open.
 
     Args:
         journal: Where it is.
-        entry: The call.
+        entry: The call. One that has ended by itself meanwhile keeps the outcome it has.
         happened: Whether it did what it was made for.
 
     Raises:
-        StoreError: The journal cannot be written.
+        StoreError: The journal cannot be read or written.
     """
-    ended = datetime.now(UTC) if entry.ended_at is None else entry.ended_at
-    await journal.write_entry(evolve(entry, ended_at=ended, outcome="done" if happened else "failed"))
+    kept = await journal.read_entry(entry.id)
+    if kept is None or not kept.is_open:
+        return False
+    ended = datetime.now(UTC) if kept.ended_at is None else kept.ended_at
+    await journal.write_entry(evolve(kept, ended_at=ended, outcome="done" if happened else "failed"))
+    return True
 
 
 async def _find_purchase(api: PhygitalsClient, _: Journal, entry: JournalEntry) -> Finding:
@@ -98,9 +109,8 @@ async def _find_purchase(api: PhygitalsClient, _: Journal, entry: JournalEntry) 
     shown = f"the user's inventory shows {len(items)} of this pack bought since, and {amount} were asked for"
     if items:
         return Finding(entry, Verdict.HAPPENED if len(items) == amount else Verdict.UNDECIDED, shown, items)
-    if datetime.now(UTC) - (entry.ended_at or entry.started_at) < _LAG:
-        return Finding(entry, Verdict.UNDECIDED, f"{shown}; production may take a while to show them")
-    return Finding(entry, Verdict.DID_NOT_HAPPEN, shown)
+    may_be = "it may take a while to show them" if _is_young(entry) else "they may have been sold or shipped"
+    return Finding(entry, Verdict.UNDECIDED, f"{shown}; {may_be}")
 
 
 async def _find_session(api: PhygitalsClient, entry: JournalEntry, session_id: str) -> Finding:
@@ -130,9 +140,14 @@ async def _find_items(api: PhygitalsClient, entry: JournalEntry, owner: str | No
     """Conclude from whether the items are still their owner's."""
     if owner is None or not item_ids:
         return Finding(entry, Verdict.UNDECIDED, "nothing tells whose items they are: name the owner in the call")
-    there = tuple(item for item in await _inventory(api, owner) if item.id in item_ids)
+    try:
+        there = tuple(item for item in (await _readable(api, owner)).items if item.id in item_ids)
+    except UserNotFound:
+        return Finding(entry, Verdict.UNDECIDED, "the API does not know the owner")
     if not there:
         return Finding(entry, Verdict.HAPPENED, "the owner's inventory does not show it any more")
+    if _is_young(entry):
+        return Finding(entry, Verdict.UNDECIDED, "the owner's inventory still shows it; it may be under way", there)
     if len({item.id for item in there}) == len(set(item_ids)):
         return Finding(entry, Verdict.DID_NOT_HAPPEN, "the owner's inventory still shows it", there)
     return Finding(entry, Verdict.UNDECIDED, "the owner's inventory shows some of the items, and not all", there)
@@ -140,14 +155,23 @@ async def _find_items(api: PhygitalsClient, entry: JournalEntry, owner: str | No
 
 async def _inventory(api: PhygitalsClient, user_id: str) -> tuple[Item, ...]:
     try:
-        inventory = await api.get_inventory(user_id)
+        return (await _readable(api, user_id)).items
     except UserNotFound:
         # Unknown until the first purchase.
         return ()
+
+
+async def _readable(api: PhygitalsClient, user_id: str) -> Inventory:
+    inventory = await api.get_inventory(user_id)
     if inventory.unreadable:
         msg = "what is looked for may be among the items that cannot be read"
         raise DecodeError(msg, problems=[problem for row in inventory.unreadable for problem in row.problems])
-    return inventory.items
+    return inventory
+
+
+def _is_young(entry: JournalEntry) -> bool:
+    """Whether the call may be under way, or what it did not be shown yet."""
+    return datetime.now(UTC) - (entry.ended_at or entry.started_at) < _LAG
 
 
 _FINDERS: Final[dict[str, Any]] = {

@@ -18,6 +18,7 @@ from attrs import frozen
 from phygitals_async import errors
 from phygitals_async._checks import check_seconds
 from phygitals_async._loop.loops import running_loop
+from phygitals_async._loop.waiting import wait_out
 from phygitals_async.client import PhygitalsClient
 from phygitals_async.errors import ClientClosed, OutcomeUnknown, PhygitalsError
 from phygitals_async.observer import logger
@@ -68,11 +69,12 @@ class Lifespan:
             with anyio.move_on_after(self._grace):
                 await self._all_over()
         finally:
-            with anyio.CancelScope(shield=True):
-                for work in self._under_way:
-                    work.cancel()
-                await self._all_over()
-                await self.api.aclose()
+            for work in self._under_way:
+                work.cancel()
+            try:
+                await wait_out(self._all_over)
+            finally:
+                await wait_out(self.api.aclose)
 
     def start(self, work: Coroutine[Any, Any, object]) -> None:
         """Start work that belongs to the application, and return at once. It should keep its own outcome.

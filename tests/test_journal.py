@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,13 @@ def lose() -> Any:
     raise ConnectionLost(msg)
 
 
+async def grow_old(world: World) -> None:
+    """Let the one entry that is open be an hour older."""
+    entry, hour = await world.only_entry(), timedelta(hours=1)
+    ended = None if entry.ended_at is None else entry.ended_at - hour
+    await world.store.write_entry(evolve(entry, started_at=entry.started_at - hour, ended_at=ended))
+
+
 def entries(store: MemoryStore) -> list[JournalEntry]:
     """Return all entries."""
     return list(store._entries.values())
@@ -123,9 +131,9 @@ async def test_a_refusal_closes_the_entry() -> None:
     with pytest.raises(NotOwned):
         await world.api.sell_back("nonsense", owner="a")
     assert await world.store.open_entries() == []
-    first, second = entries(world.store)
-    assert (first.outcome, first.detail["class"]) == ("failed", "ItemNotFound")
-    assert (second.outcome, second.detail["class"]) == ("failed", "NotOwned")
+    # What the look into the inventory refuses was never intended.
+    (entry,) = entries(world.store)
+    assert (entry.outcome, entry.detail["class"]) == ("failed", "ItemNotFound")
 
 
 async def test_what_could_not_be_sent_is_not_intended() -> None:
@@ -172,7 +180,7 @@ async def test_nothing_is_sent_where_the_intent_cannot_be_written() -> None:
             await call
         assert caught.value.operation in ("start_purchase", "sell_back", "request_shipping")
         assert caught.value.sent is Sent.NEVER
-    assert world.transport.sent == []
+    assert [last_segment(request) for request in world.transport.sent] == ["a"]
 
 
 async def test_a_journal_that_takes_too_long_uses_up_the_deadline() -> None:
@@ -227,19 +235,50 @@ async def test_a_call_that_is_cancelled_is_open() -> None:
     await api.aclose()
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_no_cancellation_of_asyncio_loses_the_outcome() -> None:
+    """A shield of anyio's does not keep it off, and the answer is there."""
+    writing, goes_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryStore):
+        async def write_entry(self, entry: JournalEntry) -> None:
+            if entry.outcome is not None:
+                writing.set()
+                await goes_on.wait()
+            await super().write_entry(entry)
+
+    world = World(Slow())
+    sale = asyncio.create_task(world.api.sell_back(world.item.id))
+    await writing.wait()
+    for _ in range(2):
+        sale.cancel()
+        await asyncio.sleep(0)
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await sale
+    (entry,) = entries(world.store)
+    assert entry.outcome == "done"
+    assert entry.detail["amount"]
+
+
 # What the state of the API says
 
 
 async def test_a_sellback_whose_answer_is_lost() -> None:
-    """It happened if the item is gone."""
+    """It happened if the item is gone; that it did not is only known when it cannot be under way any more."""
     for lost, verdict in ((world_after, Verdict.HAPPENED), (world_before, Verdict.DID_NOT_HAPPEN)):
         world = lost("buyback")
         with pytest.raises(OutcomeUnknown):
             await world.api.sell_back(world.item.id, owner="a")
+        if verdict is Verdict.DID_NOT_HAPPEN:
+            early = await world.finding()
+            assert early.verdict is Verdict.UNDECIDED
+            assert "may be under way" in early.reason
+            await grow_old(world)
         finding = await world.finding()
         assert (finding.verdict, finding.entry.outcome) == (verdict, "unknown")
         assert [item.id for item in finding.items] == [world.item.id] * (verdict is Verdict.DID_NOT_HAPPEN)
-        await settle(world.store, finding.entry, happened=verdict is Verdict.HAPPENED)
+        assert await settle(world.store, finding.entry, happened=verdict is Verdict.HAPPENED)
         assert await world.store.open_entries() == []
         kept = await world.store.read_entry(finding.entry.id)
         assert kept is not None
@@ -293,10 +332,61 @@ async def test_a_purchase_that_never_arrived() -> None:
     finding = await world.finding()
     assert finding.verdict is Verdict.UNDECIDED
     assert "may take a while" in finding.reason
-    before = datetime.now(UTC) - timedelta(hours=1)
-    # As after a crash: nobody wrote an outcome.
-    await world.store.write_entry(evolve(finding.entry, started_at=before, ended_at=None, outcome=None))
-    assert (await world.finding()).verdict is Verdict.DID_NOT_HAPPEN
+    await grow_old(world)
+    finding = await world.finding()
+    assert finding.verdict is Verdict.UNDECIDED
+    assert "may have been sold or shipped" in finding.reason
+
+
+async def test_what_ends_while_it_is_looked_up_keeps_its_outcome() -> None:
+    """It was open when it was found, and its answer came since."""
+    world, arrived, goes_on = World(), anyio.Event(), anyio.Event()
+
+    class Slow(MemoryTransport):
+        async def send(self, request: Request) -> Response:
+            if request.method == "POST":
+                arrived.set()
+                await goes_on.wait()
+            return await super().send(request)
+
+    async with (
+        PhygitalsClient(Slow(world.sandbox), api_key="sandbox-test", journal=world.store) as api,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(partial(api.sell_back, world.item.id, owner="a"))
+        await arrived.wait()
+        finding = await world.finding()
+        assert finding.verdict is Verdict.UNDECIDED
+        goes_on.set()
+    assert await settle(world.store, finding.entry, happened=False) is False
+    (entry,) = entries(world.store)
+    assert entry.outcome == "done"
+    assert entry.detail["amount"]
+    assert await settle(world.store, evolve(entry, id="none"), happened=True) is False
+
+
+async def test_a_call_to_another_api_is_undecided() -> None:
+    """What a sandbox shows says nothing of production."""
+    world = world_before("buyback")
+    with pytest.raises(OutcomeUnknown):
+        await world.api.sell_back(world.item.id, owner="a")
+    await world.store.write_entry(evolve(await world.only_entry(), api="https://api.phygitals.com/api/v1"))
+    await grow_old(world)
+    finding = await world.finding()
+    assert finding.verdict is Verdict.UNDECIDED
+    assert "it was made at https://api.phygitals.com/api/v1" in finding.reason
+
+
+async def test_an_owner_whom_the_api_does_not_know_decides_nothing() -> None:
+    """An inventory that is not there does not show that the item is gone."""
+    world = world_after("buyback")
+    with pytest.raises(OutcomeUnknown):
+        await world.api.sell_back(world.item.id, owner="a")
+    entry = await world.only_entry()
+    await world.store.write_entry(evolve(entry, arguments={**entry.arguments, "owner": "nobody"}))
+    finding = await world.finding()
+    assert finding.verdict is Verdict.UNDECIDED
+    assert "does not know the owner" in finding.reason
 
 
 async def test_a_purchase_of_which_the_session_is_known() -> None:
@@ -324,6 +414,7 @@ async def test_a_shipping_request_whose_answer_is_lost() -> None:
         quotes = await world.api.quote_shipping((i for i in (world.item.id, other.id)), HOME, owner="a")
         with pytest.raises(OutcomeUnknown):
             await world.api.request_shipping(quotes.quotes[0].id)
+        await grow_old(world)
         assert (await world.finding()).verdict is verdict
     await world.api.sell_back(other.id)
     assert (await world.finding()).verdict is Verdict.UNDECIDED

@@ -262,3 +262,38 @@ def test_it_needs_no_web_framework() -> None:
     program = "import sys, phygitals_async.web; print({'starlette', 'fastapi', 'aiohttp', 'jinja2'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.asyncio
+async def test_no_cancellation_of_asyncio_leaves_work_or_the_client_behind() -> None:
+    """`asyncio.run` cancels what is under way where Ctrl-C comes a second time, and no shield keeps that off."""
+    ending, goes_on, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            with anyio.CancelScope(shield=True):
+                await goes_on.wait()
+            over.set()
+
+    life = Lifespan(make_client, grace=0.001)
+
+    async def serve() -> None:
+        async with life:
+            life.start(stubborn())
+            await asyncio.sleep(0)
+
+    serving = asyncio.create_task(serve())
+    await ending.wait()
+    for _ in range(2):
+        serving.cancel()
+        await asyncio.sleep(0)
+    assert not serving.done()
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert over.is_set()
+    with pytest.raises(ClientClosed):
+        await life.api.get_inventory("user")

@@ -11,6 +11,7 @@ import anyio.lowlevel
 
 from phygitals_async._loop.loops import Loop
 from phygitals_async._loop.wait_queue import WaitQueue
+from phygitals_async._loop.waiting import wait_out
 from phygitals_async.observer import logger
 
 # In whose work a piece of code runs.
@@ -75,15 +76,11 @@ class Tasks:
         if self in _within.get():
             await anyio.lowlevel.checkpoint()
             return
-        cancelled: BaseException | None = None
+        await wait_out(self._end)
+
+    async def _end(self) -> None:
         while self._cancel:
-            try:
-                with anyio.CancelScope(shield=True):
-                    await self._all_ended.wait()
-            except anyio.get_cancelled_exc_class() as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
+            await self._all_ended.wait()
 
     def _note_crash(self, crash: BaseException) -> None:
         if not isinstance(crash, anyio.get_cancelled_exc_class()):

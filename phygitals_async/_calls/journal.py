@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol, TypeVar
 
@@ -13,8 +14,11 @@ from attrs import evolve, field, frozen
 
 from phygitals_async._api.operation import Operation
 from phygitals_async._calls.engine import Engine
-from phygitals_async._calls.ownership import call_for
+from phygitals_async._calls.exchange import call
+from phygitals_async._calls.ownership import look_first
 from phygitals_async._checks import check_seconds
+from phygitals_async._loop.loops import running_loop
+from phygitals_async._loop.waiting import wait_out
 from phygitals_async.errors import InvalidArgumentError, OutcomeUnknown, PhygitalsError, Sent
 from phygitals_async.models import ShippingQuotes
 from phygitals_async.models.fields import Instant
@@ -41,6 +45,7 @@ class JournalEntry:
         ended_at: When the outcome was, UTC; None where it was not: the process was killed, or the journal failed.
         outcome: `done`, `failed` where it certainly was not done, `unknown`, or None where none was written.
         detail: The answer, or the error as in `PhygitalsError.to_dict`, with what could be read of a broken answer.
+        api: Where the call went: base URL and path prefix.
     """
 
     id: str
@@ -50,6 +55,7 @@ class JournalEntry:
     ended_at: Instant | None = None
     outcome: Literal["done", "failed", "unknown"] | None = None
     detail: Mapping[str, Any] = field(factory=dict, hash=False)
+    api: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -81,26 +87,36 @@ async def recorded(
     deadline: float | None,
     **arguments: object,
 ) -> T:
-    """Make a call between its intent and its outcome; with no journal, just make it.
+    """Make a call between its intent and its outcome; with neither journal nor owner, just make it.
+
+    Where an owner is named, the look into the inventory comes first: what is intended is a call that may be made.
 
     Raises:
+        NotOwned: The owner's inventory does not show what the call is about.
         StoreError: The intent could not be written, and nothing was sent. Or whatever else a journal raises then.
     """
+    if journal is None and owner is None:
+        return await call(engine, operation, deadline, **arguments)
+    checked, left = await _begun(owner, engine, operation, deadline, arguments)
     if journal is None:
-        return await call_for(owner, engine, operation, deadline, **arguments)
-    checked = _checked(operation, arguments)
-    entry = JournalEntry(os.urandom(16).hex(), operation.name, _with_owner(checked, owner), datetime.now(UTC))
-    seconds = engine.deadline if deadline is None else check_seconds("deadline", deadline)
+        return await call(engine, operation, left, **checked)
+    entry = JournalEntry(
+        os.urandom(16).hex(),
+        operation.name,
+        _with_owner(checked, owner),
+        datetime.now(UTC),
+        api=engine.wire.settings.root,
+    )
     began = engine.clock.now()
     try:
-        await engine.within(seconds, lambda: journal.write_entry(entry))
+        await engine.within(left, lambda: journal.write_entry(entry))
     except PhygitalsError as error:
         error.describe(operation.name, checked, 0)
         error.sent = Sent.NEVER
         raise
-    left = max(seconds - (engine.clock.now() - began), _HARDLY_ANY)
+    left = max(left - (engine.clock.now() - began), _HARDLY_ANY)
     try:
-        result = await call_for(owner, engine, operation, left, **checked)
+        result = await call(engine, operation, left, **checked)
     except BaseException as error:  # Cancellation too leaves an outcome; passed on.
         await _conclude(journal, entry, _outcome(error), _told(error))
         raise
@@ -117,15 +133,33 @@ async def recorded_quotes(
     **arguments: object,
 ) -> ShippingQuotes:
     """Ask for quotes, and write down what each is for: a request will name nothing but the quote."""
+    if journal is None and owner is None:
+        return await call(engine, operation, deadline, **arguments)
+    checked, left = await _begun(owner, engine, operation, deadline, arguments)
+    quotes = await call(engine, operation, left, **checked)
     if journal is None:
-        return await call_for(owner, engine, operation, deadline, **arguments)
-    checked = _checked(operation, arguments)
-    quotes = await call_for(owner, engine, operation, deadline, **checked)
-    known = _with_owner({"item_ids": checked["item_ids"]}, owner)
+        return quotes
+    known, root = _with_owner({"item_ids": checked["item_ids"]}, owner), engine.wire.settings.root
     for quote in quotes.quotes:
-        entry = JournalEntry(quote_entry(quote.id), operation.name, known, datetime.now(UTC))
+        entry = JournalEntry(quote_entry(quote.id), operation.name, known, datetime.now(UTC), api=root)
         await _conclude(journal, entry, "done", {})
     return quotes
+
+
+async def _begun(
+    owner: str | None,
+    engine: Engine,
+    operation: Operation[Any],
+    deadline: float | None,
+    arguments: Mapping[str, object],
+) -> tuple[dict[str, Any], float]:
+    """Return the arguments as they are sent, and the seconds left, once it is seen whose the items are."""
+    seconds = engine.deadline if deadline is None else check_seconds("deadline", deadline)
+    # Ids are read once, and nothing is asked about what could not be sent.
+    checked = _checked(operation, arguments)
+    if owner is not None:
+        seconds = await look_first(owner, engine, operation, seconds, checked)
+    return checked, seconds
 
 
 def _checked(operation: Operation[Any], arguments: Mapping[str, object]) -> dict[str, Any]:
@@ -153,13 +187,20 @@ async def _conclude(
 ) -> None:
     """Write the outcome. Where that fails, it is logged: it must not cost the caller the answer."""
     ended = evolve(entry, ended_at=datetime.now(UTC), outcome=outcome, detail=detail)
-    with anyio.move_on_after(_PATIENCE, shield=True) as scope:
-        try:
-            await journal.write_entry(ended)
-        except Exception:  # noqa: BLE001 - a journal of anybody's; logged with its traceback, and the entry stays open.
-            logger.exception("%s: the outcome could not be written to the journal: %s", entry.operation, outcome)
-    if scope.cancelled_caught:
-        logger.error("%s: the outcome was not written to the journal in time: %s", entry.operation, outcome)
+    over = anyio.Event()
+
+    async def write() -> None:
+        with anyio.move_on_after(_PATIENCE) as scope:
+            try:
+                await journal.write_entry(ended)
+            except Exception:  # noqa: BLE001 - a journal of anybody's; logged with its traceback, and the entry stays open.
+                logger.exception("%s: the outcome could not be written to the journal: %s", entry.operation, outcome)
+        if scope.cancelled_caught:
+            logger.error("%s: the outcome was not written to the journal in time: %s", entry.operation, outcome)
+
+    # In a task of its own, for no shield keeps off the cancellation that `asyncio.timeout` and `Task.cancel` bring.
+    running_loop().spawn(write, copy_context(), over.set)
+    await wait_out(over.wait)
 
 
 def _outcome(error: BaseException) -> Literal["failed", "unknown"]:

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final
 
 from phygitals_async._api import endpoints
 from phygitals_async._api.arguments import check_id
 from phygitals_async._api.operation import Operation
 from phygitals_async._calls.engine import Engine
-from phygitals_async._calls.exchange import Exchange, call
-from phygitals_async._checks import check_seconds
+from phygitals_async._calls.exchange import Exchange
 from phygitals_async.errors import DeadlineExceeded, DecodeError, InvalidArgumentError, NotOwned, Sent, UserNotFound
 from phygitals_async.models import Inventory
-
-T = TypeVar("T")
 
 # The share of the deadline that the look into the inventory may take.
 _FOR_THE_LOOK: Final = 0.5
 
 
-async def call_for(
-    owner: str | None, engine: Engine, operation: Operation[T], deadline: float | None, **arguments: object
-) -> T:
-    """Make a call about items once the inventory of their owner shows all of them; with no owner named, at once.
+async def look_first(
+    owner: str, engine: Engine, operation: Operation[Any], seconds: float, checked: Mapping[str, Any]
+) -> float:
+    """See that the inventory of their owner shows all items that a call is about; return the seconds left for the call.
 
     Raises:
         NotOwned: It does not show them.
     """
-    if owner is None:
-        return await call(engine, operation, deadline, **arguments)
-    seconds = engine.deadline if deadline is None else check_seconds("deadline", deadline)
     try:
-        # Ids are read once, and nothing is asked about what could not be sent.
-        checked = operation.check(arguments)
         check_id("owner", owner)
     except InvalidArgumentError as error:
         error.describe(operation.name, {}, 0)
@@ -54,7 +47,7 @@ async def call_for(
         late.sent = Sent.NEVER
         late.describe(operation.name, {**checked, "owner": owner}, 0)
         raise late
-    return await call(engine, operation, left, **checked)
+    return left
 
 
 def _not_shown(item_ids: list[str], owner: str, inventory: Inventory) -> list[str]:

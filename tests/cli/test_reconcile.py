@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,14 @@ def test_a_lost_sale_is_looked_up(server: Server, journal: str, is_typed: bool) 
     assert found(server, journal) == []
 
 
-def test_a_lost_sale_that_did_not_happen(server: Server, journal: str) -> None:
-    """The item is still there."""
+def test_a_lost_sale_that_did_not_happen(server: Server, journal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The item is still there when the sale cannot be under way any more."""
     item = server.item()
     server.replaced["/buyback"] = lambda _: Response(502, {}, b"")
     server.run("sell", item.id, "--user", "ann", "--yes", "--journal", journal)
+    (finding,) = found(server, journal, "--settle", code=Exit.FAILED)
+    assert (finding["verdict"], finding["settled"]) == ("undecided", False)
+    monkeypatch.setattr("phygitals_async.journal._LAG", timedelta())
     (finding,) = found(server, journal, "--settle")
     assert (finding["verdict"], finding["settled"]) == ("did not happen", True)
     assert [one["id"] for one in finding["items"]] == [item.id]

@@ -70,8 +70,8 @@ class Console:
             return Response(200, {"content-type": _STATIC[name], "x-content-type-options": "nosniff"}, content)
         sent = _fields((request.body or b"").decode(errors="replace")) if request.method == "POST" else {}
         token = sent.get("token") if below == "login" else query.get("token") if not below else None
-        if token is not None and self._gate.opens(token):
-            return _see(_ROOT, {"set-cookie": f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict"})
+        if token is not None and self._gate.token is not None and self._gate.opens(token):
+            return _see(_ROOT, {"set-cookie": f"{COOKIE}={self._gate.token}; Path=/; HttpOnly; SameSite=Strict"})
         if not self._gate.opens(cookie_of(headers)):
             return self._rendered(401, "login.html", {"title": "Token", "is_wrong": token is not None})
         if request.method == "POST" and below.startswith("do/"):

@@ -60,7 +60,8 @@ class Gate:
 
     def opens(self, token: str | None) -> bool:
         """Whether a token is the right one."""
-        return self.token is None or hmac.compare_digest(self.token.encode(), (token or "").encode())
+        given = (token or "").encode(errors="surrogateescape")
+        return self.token is None or hmac.compare_digest(self.token.encode(), given)
 
 
 def cookie_of(headers: Mapping[str, str]) -> str | None:

@@ -140,3 +140,17 @@ async def test_what_the_pages_look_like_needs_no_token(guarded: Client) -> None:
         "_cards/x/front.svg",
     ):
         assert (await guarded.send("GET", f"/{path}")).status == 200
+
+
+async def test_a_token_that_is_no_text(guarded: Client) -> None:
+    """It is a wrong one."""
+    for headers in ({"X-Admin-Token": "\udcff"}, {"Cookie": "phygitals_admin=\udcff"}):
+        assert (await guarded.send("GET", "/_admin/users", headers=headers)).status == 401
+
+
+async def test_a_token_where_none_is_needed(browser: Client) -> None:
+    """Nothing of it is answered."""
+    answer = await browser.send("GET", "/_console?token=a%0d%0aX-Y:%20z")
+    assert answer.status == 200
+    assert "set-cookie" not in answer.headers
+    assert "X-Y" not in answer.body.decode()

@@ -134,7 +134,7 @@ def test_each_error_is_documented_and_of_one_root(cls: type[PhygitalsError]) -> 
 @_BY_CLASS
 def test_each_error_says_what_to_do(cls: type[PhygitalsError]) -> None:
     """In its docstring, and so in the reference and on the page of errors."""
-    assert (cls.__doc__ or "").count("\n\n    What to do: ") == 1
+    assert (inspect.getdoc(cls) or "").count("\n\nWhat to do: ") == 1
 
 
 def test_the_page_of_errors_says_what_the_classes_say() -> None:

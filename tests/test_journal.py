@@ -349,15 +349,17 @@ async def test_what_ends_while_it_is_looked_up_keeps_its_outcome() -> None:
                 await goes_on.wait()
             return await super().send(request)
 
+    findings: list[Finding] = []
     async with (
         PhygitalsClient(Slow(world.sandbox), api_key="sandbox-test", journal=world.store) as api,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(partial(api.sell_back, world.item.id, owner="a"))
         await arrived.wait()
-        finding = await world.finding()
-        assert finding.verdict is Verdict.UNDECIDED
+        findings.append(await world.finding())
         goes_on.set()
+    (finding,) = findings
+    assert finding.verdict is Verdict.UNDECIDED
     assert await settle(world.store, finding.entry, happened=False) is False
     (entry,) = entries(world.store)
     assert entry.outcome == "done"

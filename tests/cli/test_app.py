@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -303,3 +304,14 @@ def test_the_commands_that_are_installed() -> None:
         module, _, function = target.partition(":")
         assert callable(getattr(importlib.import_module(module), function))
     assert scripts["phygitals"] == "phygitals_async.cli:main"
+
+
+def test_the_package_can_be_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`python -m phygitals_async` is the same; what only imports it runs nothing."""
+    importlib.import_module("phygitals_async.__main__")
+    monkeypatch.delitem(sys.modules, "phygitals_async.__main__")
+    monkeypatch.setattr("sys.argv", ["phygitals", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("phygitals_async.__main__", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"phygitals, version {VERSION}\n"

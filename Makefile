@@ -40,8 +40,9 @@ $(VENV)/.storefront: $(VENV)/.demo examples/storefront/requirements.txt
 	@$(BIN)/python -m pip install --quiet --requirement examples/storefront/requirements.txt
 	@touch $@
 
+# OPTIONS="--port 8001 --sandbox-port 0 --folder shop" for other ports, and a book that is kept.
 storefront: $(VENV)/.storefront
-	@cd examples && exec ../$(BIN)/python -m storefront
+	@cd examples && exec ../$(BIN)/python -m storefront $(OPTIONS)
 
 test: check wheel
 

@@ -174,7 +174,12 @@ def check_tls(parts: SplitResult) -> Finding:
         return Finding("TLS", "failed", f"the certificate of {host} was refused: {error.verify_message}", advice)
     except OSError as error:
         reason = error.strerror or str(error)
-        advice = f"check whether a firewall lets this machine reach {host}:{_port(parts)}, or whether it needs a proxy"
+        place = f"{host}:{_port(parts)}"
+        advice = (
+            f"start what should answer at {place}: `phygitals sandbox` does, once it has said that it is ready"
+            if parts.scheme == "http"
+            else f"check whether a firewall lets this machine reach {place}, or whether it needs a proxy"
+        )
         return Finding("TLS", "failed", f"no connection to {host}:{_port(parts)}: {reason}", advice)
 
 

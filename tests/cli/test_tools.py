@@ -187,6 +187,8 @@ def test_a_port_that_nobody_listens_on(server: Server) -> None:
         port = free.getsockname()[1]
     _, found = examined(server, PHYGITALS_BASE_URL=f"http://127.0.0.1:{port}")
     assert found["TLS"]["found"] == f"no connection to 127.0.0.1:{port}: Connection refused"
+    assert f"start what should answer at 127.0.0.1:{port}" in found["TLS"]["advice"]
+    _, found = examined(server, PHYGITALS_BASE_URL=f"https://127.0.0.1:{port}")
     assert f"lets this machine reach 127.0.0.1:{port}" in found["TLS"]["advice"]
 
 

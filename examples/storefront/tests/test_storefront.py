@@ -245,7 +245,7 @@ async def test_a_lost_sale_is_unknown_and_then_looked_up(
             assert "Not known yet." in (await visit.browser.post(f"{page.url.path}/look")).text
             monkeypatch.setattr("phygitals_async.journal._LAG", timedelta())
         found = await visit.browser.post(f"{page.url.path}/look")
-        assert ("Sold. The amount follows." in found.text) == after_sending
+        assert ("Sold. Its answer was lost, and the amount with it." in found.text) == after_sending
         assert ("nothing was done" in found.text) == (not after_sending)
 
 
@@ -259,7 +259,7 @@ async def test_what_is_unknown_is_looked_up_without_being_asked(
         assert "Not known yet." in await visit.settled(page)
     phygitals_faults.fail("get_inventory", 403)
     async with visiting(look_up_every=0.001) as visit:
-        assert "Sold. The amount follows." in await visit.settled(page, "under way", "unknown")
+        assert "Sold. Its answer was lost, and the amount with it." in await visit.settled(page, "under way", "unknown")
 
 
 async def test_a_purchase_that_was_lost_after_its_start(
@@ -379,7 +379,7 @@ async def test_an_order_whose_answer_was_lost(visiting: Visiting, card: Item, ph
         page = await visit.browser.post("/ship", data={"token": token})
         assert "Not known yet." in await visit.settled(page)
         found = await visit.browser.post(f"{page.url.path}/look")
-        assert "Its number follows." in found.text
+        assert "Its answer was lost, and its number with it." in found.text
 
 
 async def test_errors_are_pages_that_quote_nothing(

@@ -10,13 +10,16 @@ import io
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
+import anyio
 from rich.console import Console
 from rich.text import Text
 
@@ -28,7 +31,10 @@ _LOOKS: Final = {"viewport": {"width": 1120, "height": 700}, "device_scale_facto
 @contextmanager
 def _storefront() -> Iterator[dict[str, str]]:
     """Run the storefront and its sandbox, giving the addresses they print, by name."""
-    command = [sys.executable, "-m", "storefront", "--port", "8091", "--sandbox-port", "0"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "storefront", "--port", str(port), "--sandbox-port", "0"]
     paths = os.pathsep.join([str(ROOT / "examples"), os.environ.get("PYTHONPATH", "")])
     variables = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables) as process:  # noqa: S603 - ours.
@@ -44,28 +50,35 @@ def _storefront() -> Iterator[dict[str, str]]:
             process.send_signal(signal.SIGTERM)
 
 
-async def _visit(told: dict[str, str]) -> None:
+async def take(folder: Path) -> None:
+    """Take the pictures in a browser; a test does so, too."""
     # What the tests in a browser use.
-    sys.path.append(str(ROOT / "tests"))
     from browser_support import chromium, visiting
 
     path = chromium()
     if path is None:
         sys.exit("needs Chromium and Playwright")
-    async with visiting(path, **_LOOKS) as visit:
-        page: Any = visit.page
-        for _ in range(50):
+    with _storefront() as told:
+        async with visiting(path, **_LOOKS) as visit:
+            await _take(visit.page, told, folder)
+
+
+async def _take(page: Any, told: dict[str, str], folder: Path) -> None:
+    where = urlsplit(told["storefront"])
+    with anyio.fail_after(20):
+        while True:
             try:
-                await page.goto(told["storefront"] + "/sign-in")
+                await (await anyio.connect_tcp("127.0.0.1", where.port or 80)).aclose()
                 break
-            except Exception:  # noqa: BLE001 - it is not up yet.
-                await asyncio.sleep(0.1)
-        await page.get_by_role("button", name="user_000002").click()
-        await page.wait_for_load_state("networkidle")
-        await page.screenshot(path=FOLDER / "storefront.png")
-        await page.goto(told["console"])
-        await page.wait_for_load_state("load")
-        await page.screenshot(path=FOLDER / "console.png")
+            except OSError:
+                await anyio.sleep(0.05)
+    await page.goto(told["storefront"] + "/sign-in")
+    await page.get_by_role("button", name="user_000002").click()
+    await page.wait_for_load_state("networkidle")
+    await page.screenshot(path=folder / "storefront.png")
+    await page.goto(told["console"])
+    await page.wait_for_load_state("load")
+    await page.screenshot(path=folder / "console.png")
 
 
 def _demo() -> None:
@@ -84,8 +97,8 @@ def _demo() -> None:
 def main() -> None:
     """Write all of them."""
     FOLDER.mkdir(exist_ok=True)
-    with _storefront() as told:
-        asyncio.run(_visit(told))
+    sys.path.append(str(ROOT / "tests"))
+    asyncio.run(take(FOLDER))
     _demo()
 
 

@@ -308,10 +308,10 @@ def test_the_commands_that_are_installed() -> None:
 
 def test_the_package_can_be_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`python -m phygitals_async` is the same; what only imports it runs nothing."""
-    importlib.import_module("phygitals_async.__main__")
-    monkeypatch.delitem(sys.modules, "phygitals_async.__main__")
+    program = importlib.import_module("phygitals_async.__main__").__file__
+    assert program is not None
     monkeypatch.setattr("sys.argv", ["phygitals", "--version"])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_module("phygitals_async.__main__", run_name="__main__")
+        runpy.run_path(program, run_name="__main__")
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"phygitals, version {VERSION}\n"

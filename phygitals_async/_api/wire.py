@@ -114,7 +114,8 @@ class Wire:
         recognise = recognising.get()
         if recognise is not None and (known := recognise(arguments, response.body)) is not None:
             return cast("T", known)
-        memo, made_for = response.memo, (self.converter, operation, arguments)
+        memo = response.memo
+        made_for = () if memo is None else (self.converter, operation, arguments)
         if memo is not None and (known := memo.recall(made_for, response.body)) is not None:
             return cast("T", known)
         try:

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(2)
     for stream in (sys.stdout, sys.stderr):
         # A card's name may have letters that an old terminal has not: better odd than a traceback.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # Both are real files.
     from phygitals_async.cli._app import app
 
     app.main(arguments, "phygitals")

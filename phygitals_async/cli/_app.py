@@ -68,7 +68,7 @@ class Commands(click.Group):
         with told():
             return super().invoke(ctx)
 
-    def main(  # type: ignore[override]
+    def main(  # type: ignore[override]  # It never returns.
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
         """Run, say in one line what went wrong, and exit."""

@@ -9,11 +9,11 @@ from datetime import datetime
 from html import escape
 from typing import Any, Final
 
+from phygitals_async._extras import load
 from phygitals_async.cli._endings import plain
 from phygitals_async.cli._output import moment, usd
 from phygitals_async.cli._report_facts import Facts, Owned
 from phygitals_async.refresh import ChangeKind
-from phygitals_async.refresh._extras import load
 
 # More runs than these are not told apart in a chart.
 _RUNS: Final = 60

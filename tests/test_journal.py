@@ -68,7 +68,7 @@ class World:
         if request.method == "POST":
             self.open_when_sent.append(len(await self.store.open_entries()))
         if name in self.before:
-            return self.before[name]()  # type: ignore[no-any-return]
+            return self.before[name]()  # type: ignore[no-any-return]  # Most of them raise.
         response = self.sandbox(request)
         return self.after[name]() if name in self.after else response
 
@@ -259,6 +259,28 @@ async def test_no_cancellation_of_asyncio_loses_the_outcome() -> None:
     (entry,) = entries(world.store)
     assert entry.outcome == "done"
     assert entry.detail["amount"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_outcome_that_the_end_of_the_loop_cuts_short_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """`asyncio.run` cancels every task that is left."""
+
+    class Hanging(MemoryStore):
+        async def write_entry(self, entry: JournalEntry) -> None:
+            if entry.outcome is not None:
+                for task in asyncio.all_tasks() - {asyncio.current_task(), *others}:
+                    task.cancel()
+                asyncio.current_task().cancel()  # type: ignore[union-attr]  # It is a task.
+                await asyncio.Event().wait()
+            await super().write_entry(entry)
+
+    world, others = World(Hanging()), asyncio.all_tasks()
+    sale = asyncio.create_task(world.api.sell_back(world.item.id))
+    with pytest.raises(asyncio.CancelledError):
+        await sale
+    (entry,) = entries(world.store)
+    assert entry.is_open
+    assert "sell_back: the outcome did not get into the journal: done" in caplog.text
 
 
 # What the state of the API says

@@ -195,6 +195,11 @@ async def _conclude(
                 await journal.write_entry(ended)
             except Exception:  # noqa: BLE001 - a journal of anybody's; logged with its traceback, and the entry stays open.
                 logger.exception("%s: the outcome could not be written to the journal: %s", entry.operation, outcome)
+            except anyio.get_cancelled_exc_class():
+                if not scope.cancel_called:
+                    # The event loop ends, and nobody waits any more.
+                    logger.error("%s: the outcome did not get into the journal: %s", entry.operation, outcome)
+                raise
         if scope.cancelled_caught:
             logger.error("%s: the outcome was not written to the journal in time: %s", entry.operation, outcome)
 

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
-import anyio
 import distributed
 from attrs import evolve
 from distributed.comm.core import CommClosedError
@@ -18,6 +17,7 @@ from distributed.scheduler import KilledWorker
 
 from phygitals_async._checks import check_count, check_patience, check_seconds
 from phygitals_async._loop.affinity import current_task
+from phygitals_async._loop.waiting import wait_out
 from phygitals_async.client import PhygitalsClient
 from phygitals_async.errors import (
     AuthenticationError,
@@ -92,8 +92,7 @@ class DaskWorkers:
                 await cluster.register_plugin(plugin, name=self._name)
             await parts.look_up(user_ids)
         finally:
-            with anyio.CancelScope(shield=True):
-                await parts.leave()
+            await wait_out(parts.leave)
         (last,) = await self._store.runs(1)
         return evolve(parts.report, run=last)
 

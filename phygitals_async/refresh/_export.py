@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, Final, Literal, Protocol, TypeAlias
 import msgspec
 
 from phygitals_async._arithmetic import rounded
+from phygitals_async._extras import load
 from phygitals_async.errors import InvalidArgumentError
 from phygitals_async.models import Item
-from phygitals_async.refresh._extras import load
 from phygitals_async.refresh._snapshots import encode, read_inventories
 from phygitals_async.refresh._store import Store
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar
 
+from phygitals_async._extras import load
 from phygitals_async._loop.affinity import Affinity, current_task
 from phygitals_async.errors import (
     ConfigurationError,
@@ -17,7 +18,6 @@ from phygitals_async.errors import (
     StoreTooNew,
     StoreUnavailable,
 )
-from phygitals_async.refresh._extras import load
 
 T = TypeVar("T")
 

@@ -7,13 +7,13 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-import anyio
 from attrs import evolve
 
 from phygitals_async._bulk.fan_out import DEFAULT_LIMIT, DEFAULT_PATIENCE
+from phygitals_async._extras import load
+from phygitals_async._loop.waiting import wait_out
 from phygitals_async.client import PhygitalsClient
 from phygitals_async.errors import InvalidArgumentError
-from phygitals_async.refresh._extras import load
 from phygitals_async.refresh._report import RefreshReport
 from phygitals_async.refresh._run import Job
 from phygitals_async.refresh._sources import UserIds, check_ids
@@ -100,8 +100,7 @@ async def refresh(
             report = await workers.look_up(begun, user_ids, on_commit)
         return await _finish(store, report, on_commit)
     finally:
-        with anyio.CancelScope(shield=True):
-            await store.release()
+        await wait_out(store.release)
 
 
 def _on_dask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import aclosing
 from decimal import Decimal
@@ -729,3 +730,26 @@ async def test_changes_of_a_run_that_began_while_they_were_read() -> None:
     world.give("a", "Mewtwo")
     await refresh(world.api, ["a"], world.store, run="second")
     assert [change.run async for change in changes] == ["second"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_no_cancellation_of_asyncio_leaves_the_store_held() -> None:
+    """The store is given back, however often the run is cancelled meanwhile."""
+    releasing, goes_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryStore):
+        async def release(self) -> None:
+            releasing.set()
+            await goes_on.wait()
+            await super().release()
+
+    store = Slow()
+    running = asyncio.create_task(refresh(World().api, [], store))
+    await releasing.wait()
+    for _ in range(2):
+        running.cancel()
+        await asyncio.sleep(0)
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await store.acquire()

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
+from phygitals_async._extras import load
 from phygitals_async.errors import ConfigurationError
-from phygitals_async.refresh._extras import load
 from phygitals_async.sandbox.records import Refused
 from phygitals_async.sandbox.served import shown
 from phygitals_async.sandbox.served.admin import Admin

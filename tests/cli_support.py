@@ -123,7 +123,7 @@ def pressing(server: Server, times: int) -> Callable[[Request], Any]:
         for _ in range(times):
             press_ctrl_c()
             # Until it was noticed, a second one would be the same.
-            while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # noqa: ASYNC110
+            while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # noqa: ASYNC110 - nothing tells when a handler is set.
                 await asyncio.sleep(0.01)
         return response
 

@@ -20,6 +20,7 @@ from phygitals_async.config import Settings, resolve_settings
 from phygitals_async.observer import logger
 from phygitals_async.refresh import Budget, Store, open_store
 from phygitals_async.sync import PhygitalsClient
+from phygitals_async.wrapping import Wrapper
 
 
 @frozen
@@ -115,33 +116,31 @@ class _Saying(logging.Handler):
         say(record.getMessage())
 
 
-class Remembering:
-    """Sends by another transport, and remembers the last answer: a status that is an error brings a header along too.
+class Remembering(Wrapper):
+    """Remembers the last answer: a status that is an error brings a header along too.
 
     Attributes:
         last: The last answer, or None.
     """
 
-    def __init__(self, inner: Transport) -> None:
-        self._inner = inner
-        self.last: Response | None = None
+    last: Response | None = None
 
     async def send(self, request: Request) -> Response:
         """Send `request` once; see `phygitals_async.Transport`."""
         self.last = await self._inner.send(request)
         return self.last
 
-    async def aclose(self) -> None:
-        """Close the inner transport."""
-        await self._inner.aclose()
 
-
-class _ClosingToo(Remembering):
+class _ClosingToo(Wrapper):
     """Closes a store with the transport, in the event loop that both belong to."""
 
     def __init__(self, inner: Transport, store: Store) -> None:
         super().__init__(inner)
         self._store = store
+
+    async def send(self, request: Request) -> Response:
+        """Send `request` once; see `phygitals_async.Transport`."""
+        return await self._inner.send(request)
 
     async def aclose(self) -> None:
         """Close both."""

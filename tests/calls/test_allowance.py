@@ -125,7 +125,7 @@ async def test_requests_leave_evenly_however_long_the_store_takes(seconds: float
 async def test_several_clients_share_one_rate() -> None:
     """All moments are somebody's, and each has its share."""
     store = Shelf()
-    store.reserve = MemoryStore(clock=anyio.current_time).reserve  # type: ignore[method-assign]
+    store.reserve = MemoryStore(clock=anyio.current_time).reserve  # type: ignore[method-assign]  # For this test.
     logs = [Log(store, 200.0) for _ in range(4)]
     async with anyio.create_task_group() as group:
         for log in logs:
@@ -339,7 +339,7 @@ async def test_a_bug_of_a_shared_rate_is_raised() -> None:
         async def reserve(self, count: int) -> float:
             raise ZeroDivisionError
 
-    api = PhygitalsClient(MemoryTransport(inventory_of), api_key="sandbox-test", rate=Broken())  # type: ignore[arg-type]
+    api = PhygitalsClient(MemoryTransport(inventory_of), api_key="sandbox-test", rate=Broken())  # type: ignore[arg-type]  # Wrong on purpose.
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             await api.get_inventory("u")
@@ -499,7 +499,7 @@ async def test_on_a_skipping_clock_the_moments_take_no_time() -> None:
 def test_a_shared_rate_is_a_budget(rate: Any) -> None:
     """Not its store, and not the class."""
     with pytest.raises(ConfigurationError, match="rate must be a positive, finite number"):
-        PhygitalsClient(MemoryTransport(inventory_of), api_key="sandbox-test", rate=rate)  # type: ignore[arg-type]
+        PhygitalsClient(MemoryTransport(inventory_of), api_key="sandbox-test", rate=rate)  # type: ignore[arg-type]  # Wrong on purpose.
 
 
 async def test_a_stray_429_costs_a_pause_and_no_pace() -> None:

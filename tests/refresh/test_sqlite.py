@@ -318,7 +318,7 @@ async def test_a_store_may_be_used_in_one_loop_after_another(tmp_path: Path) -> 
     """Such as in scripts that call `asyncio.run` several times."""
     store = SqliteStore(tmp_path / "store.db")
     for number in range(2):
-        await anyio.to_thread.run_sync(lambda number=number: asyncio.run(fill(store, number)))  # type: ignore[misc]
+        await anyio.to_thread.run_sync(lambda number=number: asyncio.run(fill(store, number)))  # type: ignore[misc]  # mypy knows no lambda's default.
     assert await store.user_page("", 10) == ["user_0", "user_1"]
     await store.aclose()
 

@@ -730,12 +730,12 @@ def test_a_limit_of_another_kind_is_refused_at_once() -> None:
         with pytest.raises(ConfigurationError, match="must be"):
             RateLimit(**wrong)
     with pytest.raises(ConfigurationError, match=r"^retry_after must be a bool, not 3$"):
-        RateLimit(5, retry_after=3)  # type: ignore[arg-type]
+        RateLimit(5, retry_after=3)  # type: ignore[arg-type]  # Wrong on purpose.
     with pytest.raises(ConfigurationError, match=r"^options must be SandboxOptions\(\.\.\.\), not a RateLimit$"):
-        Sandbox(options=_LIMIT)  # type: ignore[arg-type]
+        Sandbox(options=_LIMIT)  # type: ignore[arg-type]  # Wrong on purpose.
     sandbox = Sandbox()
     with pytest.raises(ConfigurationError, match="not a RateLimit"):
-        sandbox.options = _LIMIT  # type: ignore[assignment]
+        sandbox.options = _LIMIT  # type: ignore[assignment]  # Wrong on purpose.
 
 
 # The rate limit

@@ -226,7 +226,7 @@ def test_a_host_that_others_reach(monkeypatch: pytest.MonkeyPatch, as_json: bool
         output = _Output(lambda: os.kill(os.getpid(), signal.SIGTERM), '"users"' if as_json else "ready")
         monkeypatch.setattr(sys, "stdout", output)
         # All addresses of this machine, in one family.
-        main(["--port", "0", "--host", "0.0.0.0", *(["--json"] if as_json else [])])  # noqa: S104
+        main(["--port", "0", "--host", "0.0.0.0", *(["--json"] if as_json else [])])  # noqa: S104 - what is tested.
         if as_json:
             token = json.loads(output.getvalue())["admin_token"]
         else:

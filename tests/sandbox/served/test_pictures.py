@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio
 
 def parsed(picture: str | bytes) -> ElementTree.Element:
     """Read a picture, which is our own."""
-    return ElementTree.fromstring(picture)  # noqa: S314
+    return ElementTree.fromstring(picture)  # noqa: S314 - it is ours.
 
 
 async def test_every_picture_of_an_answer_is_there(browser: Client) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from urllib.parse import parse_qs
 from uuid import uuid4
 
+from attrs import frozen
 from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
@@ -31,13 +33,31 @@ def user_of(request: Request) -> str:
     return request.user.display_name  # type: ignore[no-any-return]  # Starlette's requests tell no types.
 
 
-def form_token(request: Request, kind: str, subject: str, title: str) -> str:
+@frozen
+class Asked:
+    """What a form asks for.
+
+    Attributes:
+        subject: The pack, the item or the quote.
+        title: What to call it on a page.
+        price: What the page said that it costs, USD: of one pack, or of a shipment. None for a sale.
+        deal_id: Of the deal that it will be, or is already.
+    """
+
+    subject: str
+    title: str
+    price: Decimal | None
+    deal_id: str
+
+
+def form_token(request: Request, kind: str, subject: str, title: str, price: Decimal | None = None) -> str:
     """Return what a form that moves money or goods comes with.
 
     It says what for and for whom, so no other site and no other user can make one. It has the id of the deal that it
     will be, so it is good for one: at a second use that deal is there already.
     """
-    return shop_of(request).signer.sign(kind, user_of(request), subject, title, uuid4().hex)
+    text = None if price is None else str(price)
+    return shop_of(request).signer.sign(kind, user_of(request), subject, title, text, uuid4().hex)
 
 
 async def read_form(request: Request) -> dict[str, list[str]]:
@@ -45,12 +65,13 @@ async def read_form(request: Request) -> dict[str, list[str]]:
     return parse_qs((await request.body()).decode(errors="replace"))
 
 
-def read_token(request: Request, kind: str, form: dict[str, list[str]]) -> tuple[str, str, str]:
-    """Return subject, title and id of the deal that a form is for."""
+def read_token(request: Request, kind: str, form: dict[str, list[str]]) -> Asked:
+    """Return what a form asks for."""
     found = shop_of(request).signer.read(kind, form.get("token", [""])[0], _HOUR)
     if found is None or found[0] != user_of(request):
         raise HTTPException(403, "This form has expired. Please go back and open it again.")
-    return found[1], found[2], found[3]
+    _, subject, title, price, deal_id = found
+    return Asked(subject, title, None if price is None else Decimal(price), deal_id)
 
 
 async def sign_in(request: Request) -> Response:

@@ -41,7 +41,7 @@ class Deal:
         entry_id: Its entry in the journal, from before anything was sent.
         session_id: The API's, of a purchase that was started.
         order_id: The API's, of a shipment.
-        amount: What was paid for an item, USD.
+        amount: USD: what a purchase or a shipment costs, or what was paid for an item.
     """
 
     id: str
@@ -82,13 +82,21 @@ class Deals:
         self._db.close()
 
     def begin(
-        self, deal_id: str, user_id: str, kind: str, subject: str, title: str, pulls: int = 0
+        self,
+        deal_id: str,
+        user_id: str,
+        kind: str,
+        subject: str,
+        title: str,
+        *,
+        pulls: int = 0,
+        amount: str | None = None,
     ) -> tuple[Deal, bool]:
         """Write a deal down, and return it with True; or the one that is there already, with False."""
         new = self._db.execute(
-            "INSERT OR IGNORE INTO deals (id, user_id, kind, subject, title, started_at, pulls) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (deal_id, user_id, kind, subject, title, datetime.now(UTC).isoformat(), pulls),
+            "INSERT OR IGNORE INTO deals (id, user_id, kind, subject, title, started_at, pulls, amount) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (deal_id, user_id, kind, subject, title, datetime.now(UTC).isoformat(), pulls, amount),
         ).rowcount
         (deal,) = self._read(
             "id = ? OR (user_id = ? AND kind = ? AND subject = ? AND state IN ('under way', 'unknown')) "
@@ -113,6 +121,11 @@ class Deals:
     def of(self, user_id: str) -> list[Deal]:
         """Return a user's last deals, the newest first."""
         return self._read("user_id = ? ORDER BY started_at DESC LIMIT 100", user_id)
+
+    def open_sales(self, user_id: str) -> dict[str, Deal]:
+        """Return a user's sales of which it is not known yet what became of them, by item."""
+        sales = self._read("user_id = ? AND kind = 'sell' AND state IN ('under way', 'unknown')", user_id)
+        return {sale.subject: sale for sale in sales}
 
     def unknown(self) -> list[Deal]:
         """Return those of which it is not known what became of them, the oldest first."""

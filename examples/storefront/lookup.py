@@ -51,7 +51,7 @@ async def _look_up(shop: Shop, deal: Deal, findings: Mapping[str, Finding]) -> N
     elif deal.kind == "buy":
         await _look_up_purchase(shop, deal, entry)
     else:
-        known = {name: entry.detail.get(name) for name in ("order_id", "amount")}
+        known = {name: entry.detail[name] for name in ("order_id", "amount") if name in entry.detail}
         shop.deals.change(deal.id, state="done", text="It was looked up: it is done.", **known)
 
 

@@ -61,7 +61,7 @@ async def quotes(request: Request) -> Response:
         return await _form(request, item_ids, address, answer.status, message)
     count = f"{len(item_ids)} {'card' if len(item_ids) == 1 else 'cards'}"
     offers = [
-        (quote, form_token(request, "ship", quote.id, f"{count} with {quote.carrier} {quote.service}"))
+        (quote, form_token(request, "ship", quote.id, f"{count} with {quote.carrier} {quote.service}", quote.amount))
         for quote in found.quotes
     ]
     return page(request, "quotes.html", offers=offers, count=count, address=address, expires_at=found.expires_at)

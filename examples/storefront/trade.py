@@ -20,11 +20,14 @@ from .work import carry_out
 @requires("user", redirect="sign_in")
 async def confirm_sale(request: Request) -> Response:
     """Ask whether to sell."""
+    shop, item_id = shop_of(request), request.query_params.get("item", "")
+    if sale := shop.deals.open_sales(user_of(request)).get(item_id):
+        return RedirectResponse(f"/deals/{sale.id}", 303)
     try:
-        inventory = await shop_of(request).api.get_inventory(user_of(request), deadline=5)
+        inventory = await shop.api.get_inventory(user_of(request), deadline=5)
     except UserNotFound as error:
         raise HTTPException(404, "This card is not among yours.") from error
-    item = next((item for item in inventory.items if item.id == request.query_params.get("item")), None)
+    item = next((item for item in inventory.items if item.id == item_id), None)
     if item is None:
         raise HTTPException(404, "This card is not among yours. It may have been sold or shipped.")
     token = form_token(request, "sell", item.id, item.name)
@@ -51,8 +54,11 @@ async def sell(request: Request) -> Response:
 def begin(request: Request, kind: str, form: dict[str, list[str]], pulls: int = 0) -> Response:
     """Start what a form asks for, unless it was started before, and lead to the page that shows how it goes."""
     shop = shop_of(request)
-    subject, title, deal_id = read_token(request, kind, form)
-    deal, is_new = shop.deals.begin(deal_id, user_of(request), kind, subject, title, pulls)
+    asked = read_token(request, kind, form)
+    amount = None if asked.price is None else f"{asked.price * max(pulls, 1):.2f}"
+    deal, is_new = shop.deals.begin(
+        asked.deal_id, user_of(request), kind, asked.subject, asked.title, pulls=pulls, amount=amount
+    )
     if is_new:
         shop.life.start(carry_out(shop, deal))
     return RedirectResponse(f"/deals/{deal.id}", 303)

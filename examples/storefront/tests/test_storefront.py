@@ -160,6 +160,9 @@ async def test_buy_reveal_sell_and_ship(visiting: Visiting, phygitals_sandbox: S
 
         activity = await visit.get("/deals")
         assert activity.count('class="badge good"') == 3
+        paid = f"${phygitals_sandbox.packs[0].mint_price * 3:,.2f}"
+        assert re.search(rf"Purchase of 3 × [^·]*· {re.escape(paid)}", activity)  # noqa: RUF001
+        assert re.search(r"Shipment of 2 cards [^·]*· \$\d+\.\d\d", activity)
         await visit.sign_in("bob")
         assert (await visit.browser.get(order)).status_code == 404
         assert "Nothing was bought" in await visit.get("/deals")
@@ -234,12 +237,16 @@ async def test_a_lost_sale_is_unknown_and_then_looked_up(
     how = None if after_sending else 502
     phygitals_faults.fail("sell_back", how, after_sending=after_sending)
     async with visiting() as visit:
+        earlier = await visit.token("/sell", item=card.id)
         page = await visit.browser.post("/sell", data={"token": await visit.token("/sell", item=card.id)})
         shown = await visit.settled(page)
         assert "Not known yet." in shown
         assert "not known yet" in await visit.get("/deals")
+        assert ("Sale not known yet" in await visit.get("/items")) == (not after_sending)
         if not after_sending:
-            other = await visit.browser.post("/sell", data={"token": await visit.token("/sell", item=card.id)})
+            assert "/sell?item=" not in await visit.get("/items")
+            assert (await visit.browser.get("/sell", params={"item": card.id})).url == page.url
+            other = await visit.browser.post("/sell", data={"token": earlier})
             assert other.url == page.url
             # For a quarter of an hour it may still be under way.
             assert "Not known yet." in (await visit.browser.post(f"{page.url.path}/look")).text

@@ -14,7 +14,8 @@ from phygitals_async.cli._output import on_terminal
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-# Seconds between two lines in a log, and between two states of a bar.
+# Seconds until the first line in a log, between two of them, and between two states of a bar.
+_FIRST: Final = 1.0
 _EVERY: Final = 10.0
 _EVERY_ON_TERMINAL: Final = 0.1
 
@@ -30,10 +31,11 @@ class Meter:
     def __init__(self, total: int | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._total = total
         self._clock = clock
-        self._began = self._shown_at = clock()
+        self._began = clock()
         self._counts = (0, 0, 0, False)
         self._bar = _bar(total) if sys.stderr.isatty() else None
-        self._every = _EVERY if self._bar is None else _EVERY_ON_TERMINAL
+        self._every, first = (_EVERY, _FIRST) if self._bar is None else (_EVERY_ON_TERMINAL, _EVERY_ON_TERMINAL)
+        self._due = self._began + first
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -60,9 +62,9 @@ class Meter:
         """
         self._counts = (done, failed, skipped, waiting)
         now = self._clock()
-        if now - self._shown_at < self._every:
+        if now < self._due:
             return
-        self._shown_at = now
+        self._due = now + self._every
         text = self._text(now - self._began)
         if self._bar is None:
             say(text)

@@ -17,13 +17,12 @@ from phygitals_async.refresh import ChangeKind
 
 # More runs than these are not told apart in a chart.
 _RUNS: Final = 60
-_COLOURS: Final = {
-    ChangeKind.BOUGHT: "#2a9d8f",
-    ChangeKind.GONE: "#e76f51",
-    ChangeKind.REPRICED: "#e9c46a",
-    ChangeKind.NEW_USER: "#457b9d",
-    ChangeKind.UNKNOWN_USER: "#8d99ae",
-}
+# The first run finds every user new: on one axis, those would hide what the later runs found.
+_CHARTS: Final = (
+    {ChangeKind.BOUGHT: "#2a9d8f", ChangeKind.GONE: "#e76f51", ChangeKind.REPRICED: "#e9c46a"},
+    {ChangeKind.NEW_USER: "#457b9d", ChangeKind.UNKNOWN_USER: "#8d99ae"},
+)
+_KINDS: Final = [kind for colours in _CHARTS for kind in colours]
 _STYLE: Final = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
@@ -67,29 +66,40 @@ def render(facts: Facts, made_at: datetime) -> str:
 
 
 def _value_chart(names: Sequence[str], facts: Facts) -> str:
-    figure, axes = _figure()
-    axes.plot(range(len(names)), [float(value) for value in facts.values[-_RUNS:]], marker="o", color="#2a9d8f")
-    axes.set_ylim(bottom=0)
+    figure, (axes,) = _figure(3.2)
+    values = [float(value) for value in facts.values[-_RUNS:]]
+    axes.plot(range(len(names)), values, marker="o", color="#2a9d8f")
+    axes.set_ylim(0, _top(values))
     return _svg(figure, axes, names, "Value owned after each run")
 
 
 def _change_chart(names: Sequence[str], facts: Facts) -> str:
-    figure, axes = _figure()
-    below = [0] * len(names)
-    for kind, colour in _COLOURS.items():
-        counts = [facts.kinds[name][kind] for name in names]
-        axes.bar(range(len(names)), counts, bottom=below, color=colour, label=str(kind))
-        below = [so_far + count for so_far, count in zip(below, counts, strict=True)]
-    axes.legend(frameon=False, ncols=len(_COLOURS), loc="lower left", bbox_to_anchor=(0, 1))
-    return _svg(figure, axes, names, "Changes found by each run")
+    figure, charts = _figure(3.2, 1.8)
+    for axes, colours in zip(charts, _CHARTS, strict=True):
+        below = [0] * len(names)
+        for kind, colour in colours.items():
+            counts = [facts.kinds[name][kind] for name in names]
+            axes.bar(range(len(names)), counts, bottom=below, color=colour, label=str(kind))
+            below = [so_far + count for so_far, count in zip(below, counts, strict=True)]
+        axes.set_ylim(0, _top(below))
+        axes.legend(frameon=False, ncols=len(colours), loc="lower left", bbox_to_anchor=(0, 1))
+    return _svg(figure, charts[-1], names, "Changes found by each run")
 
 
-def _figure() -> tuple[Any, Any]:
-    figure = load("matplotlib.figure", "report").Figure(figsize=(9, 3.2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    return figure, axes
+def _top(heights: Sequence[float]) -> float:
+    """Return where an axis ends: over the highest, with room for a marker."""
+    return max([1.0, *heights]) * 1.05
+
+
+def _figure(*heights: float) -> tuple[Any, Any]:
+    """Return a figure, and charts one below the other with an axis of runs in common, so many inches high."""
+    figure = load("matplotlib.figure", "report").Figure(figsize=(9, sum(heights)), layout="constrained")
+    charts = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes in charts:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.yaxis.set_major_locator(load("matplotlib.ticker", "report").MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    return figure, charts
 
 
 def _svg(figure: Any, axes: Any, names: Sequence[str], title: str) -> str:
@@ -112,8 +122,8 @@ def _svg(figure: Any, axes: Any, names: Sequence[str], title: str) -> str:
 
 
 def _change_table(names: Sequence[str], facts: Facts) -> str:
-    rows = [(name, *(f"{facts.kinds[name][kind]:,}" for kind in _COLOURS)) for name in reversed(names)]
-    return _table(("run", *map(str, _COLOURS)), rows)
+    rows = [(name, *(f"{facts.kinds[name][kind]:,}" for kind in _KINDS)) for name in reversed(names)]
+    return _table(("run", *map(str, _KINDS)), rows)
 
 
 def _cards(owned: Sequence[Owned]) -> str:

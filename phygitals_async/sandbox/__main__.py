@@ -7,6 +7,7 @@ import asyncio
 import json
 import secrets
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Final, NoReturn
@@ -15,6 +16,8 @@ from phygitals_async.sandbox.options import RateLimit, SandboxOptions
 from phygitals_async.sandbox.population import user_name
 
 _KEY: Final = "sandbox-local"
+# So many users take a second or more to make.
+_MANY: Final = 500
 
 
 def main(arguments: Sequence[str] | None = None, *, prog: str = "phygitals-sandbox") -> None:
@@ -89,6 +92,8 @@ async def _serve(options: argparse.Namespace, prog: str) -> None:
     if options.rate_limit is not None:
         behaviour.rate_limit = RateLimit(options.rate_limit, retry_after=not options.no_retry_after)
     token = None if is_loopback(options.host) else secrets.token_urlsafe(24)
+    if options.users >= _MANY:
+        print(f"{prog}: making {options.users:,} users and their items", file=sys.stderr, flush=True)
     sandbox = ServedSandbox(users=options.users, seed=options.seed, options=behaviour, token=token)
     stop = asyncio.Event()
     with suppress(NotImplementedError):  # Windows has loops that handle no signals; Ctrl-C ends them all the same.

@@ -27,22 +27,28 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_lines_with_total_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
-    """One each ten seconds, and one at the end."""
+    """One after a second, one each ten seconds from then on, and one at the end."""
     clock = Clock()
     with Meter(10_000, clock=clock) as meter:
-        for clock.now in (101.0, 109.9):
-            meter.show(1, 0)
+        clock.now = 100.9
+        meter.show(99, 0)
         assert told(capsys) == []
-        clock.now = 110.0
+        clock.now = 101.0
+        meter.show(100, 0)
+        assert told(capsys) == ["100 of 10,000, 100 per second, 2 min left"]
+        clock.now = 110.9
+        meter.show(1_000, 0)
+        assert told(capsys) == []
+        clock.now = 111.0
         meter.show(2_000, 5)
-        assert told(capsys) == ["2,000 of 10,000, 5 failed, 200 per second, 40 s left"]
-        clock.now = 119.0
+        assert told(capsys) == ["2,000 of 10,000, 5 failed, 182 per second, 44 s left"]
+        clock.now = 120.9
         meter.show(3_000, 5)
         assert told(capsys) == []
-        clock.now = 120.0
+        clock.now = 121.0
         meter.show(3_000, 0, waiting=True)
-        assert told(capsys) == ["3,000 of 10,000, 150 per second, 47 s left, waiting for the API"]
-    assert told(capsys) == ["3,000 of 10,000 in 20 s, 150 per second"]
+        assert told(capsys) == ["3,000 of 10,000, 143 per second, 49 s left, waiting for the API"]
+    assert told(capsys) == ["3,000 of 10,000 in 21 s, 143 per second"]
 
 
 def test_nobody_knows_how_many(capsys: pytest.CaptureFixture[str]) -> None:

@@ -188,6 +188,24 @@ def test_the_page(server: Server, store: str, tmp_path: Path) -> None:
     assert "unknown user" in charts[1]
 
 
+@pytest.mark.anyio
+async def test_the_first_run_hides_nothing() -> None:
+    """In it every user is new; a price that moved in the next is as high as the chart all the same."""
+    pytest.importorskip("matplotlib", reason="not run: matplotlib is not installed")
+    world = World()
+    for name, price in (("first", "1"), ("second", "2")):
+        await world.run(
+            name, **{f"u{number}": [card(f"{number}", "1")] for number in range(500)}, ann=[card("a", price)]
+        )
+    page = render(await read_facts(world.store, NOW), NOW)
+    repriced = re.findall(r'<path d="([^"]*)"[^>]*style="fill: #e9c46a"', page)
+    heights = [
+        max(ups) - min(ups) for ups in ([float(up) for up in re.findall(r" ([\d.]+) *\n", bar)] for bar in repriced)
+    ]
+    assert heights[0] == 0
+    assert heights[1] > 100
+
+
 def test_the_page_on_stdout(server: Server, store: str) -> None:
     """For a pipe."""
     result = server.run("report", "--store", store)

@@ -23,6 +23,7 @@ import pytest
 
 import phygitals_async.sandbox
 from phygitals_async import AuthenticationError, Inventory, PhygitalsClient, Request, Response, UserNotFound
+from phygitals_async.sandbox import __main__ as server
 from phygitals_async.sandbox.__main__ import main
 from phygitals_transports import AiohttpTransport
 
@@ -198,6 +199,18 @@ def test_main_in_this_process(
     assert lines[-2] == f"console   {lines[0].split()[-1].removesuffix('/_')}/_console"
     assert len(lines) == (4 if users is None else 5)
     assert users is None or users in lines[2]
+
+
+@pytest.mark.usefixtures("usual_handlers")
+@pytest.mark.parametrize(("count", "said"), [(2, ""), (3, "phygitals-sandbox: making 3 users and their items\n")])
+def test_many_users_take_time_to_make(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: int, said: str
+) -> None:
+    """The server says so before, on stderr, which programs do not read."""
+    monkeypatch.setattr(server, "_MANY", 3)
+    monkeypatch.setattr(sys, "stdout", _Output(lambda: os.kill(os.getpid(), signal.SIGTERM), '"users"'))
+    main(["--port", "0", "--json", "--users", str(count)])
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.usefixtures("usual_handlers")

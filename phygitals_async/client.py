@@ -80,7 +80,7 @@ class PhygitalsClient:
             calls next, lookups of bulk runs last.
         rate: The most requests per second, for those who know their limit; else the pace is learnt from refusals. A
             `Budget` of `phygitals_async.refresh` is one that clients of several processes share; where its store fails,
-            a call that waits for its moment is not sent, and raises the `StoreError`.
+            a call that waits for its moment is not sent, and raises the `StoreError`; a bulk run waits for it.
         retry: How reads, and calls that provably never left, are repeated.
         observer: Is told of calls, attempts and bulk progress; see `Observer`.
         converter: Structures the answers; see `build_converter`.

@@ -227,7 +227,9 @@ class Workers(Generic[K]):
                 if pause and not self.counts.waiting:
                     self.counts.waiting = True
                     logger.warning(
-                        "a bulk run waits, for at most %g s: the server is down or asks for a pause", self._run.patience
+                        "a bulk run waits, for at most %g s: the server, or the store of a shared rate, is down "
+                        "or asks for a pause",
+                        self._run.patience,
                     )
                 await self._clock.sleep(pause)
                 await self._probe()

@@ -26,6 +26,9 @@ from phygitals_async.errors import (
     Sent,
     ServerError,
     StatusError,
+    StoreBusy,
+    StoreFull,
+    StoreUnavailable,
     TransportError,
 )
 
@@ -59,6 +62,7 @@ class _Failure(enum.Enum):
     TOO_EARLY = enum.auto()  # 425: not acted on
     ELSEWHERE = enum.auto()  # 301, 307, 308: asks to send the same to another address; not acted on
     UNDOCUMENTED = enum.auto()  # a 2xx that is not what the API documents, a status of no class, or no word of it
+    HELD_UP = enum.auto()  # not sent: what keeps the moments at which it may be sent failed, and may be back soon
     REFUSED = enum.auto()  # the API said no, nothing was attempted, or the server is not to be trusted
 
 
@@ -73,6 +77,7 @@ _TABLE: Final[Mapping[_Failure, tuple[bool, bool, bool, bool]]] = {
     _Failure.TOO_EARLY: (True, False, False, True),
     _Failure.ELSEWHERE: (False, False, False, True),
     _Failure.UNDOCUMENTED: (False, False, True, False),
+    _Failure.HELD_UP: (False, False, False, True),
     _Failure.REFUSED: (False, False, False, False),
 }
 
@@ -100,6 +105,8 @@ def _failure(error: PhygitalsError) -> _Failure:
         return _failed_exchange(error)
     if isinstance(error, StatusError):
         return _failed_status(error)
+    if isinstance(error, StoreBusy | StoreFull | StoreUnavailable):
+        return _Failure.HELD_UP if error.sent is Sent.NEVER else _Failure.UNUSABLE
     # Whatever else a transport or a wrapper of one raises says no only as long as nothing has left.
     return _Failure.REFUSED if error.sent is Sent.NEVER else _Failure.UNDOCUMENTED
 

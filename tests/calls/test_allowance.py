@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,7 @@ from phygitals_async import (
     ClientClosed,
     ConfigurationError,
     DeadlineExceeded,
+    NotAttempted,
     PhygitalsClient,
     Request,
     Response,
@@ -119,7 +121,8 @@ async def test_requests_leave_evenly_however_long_the_store_takes(seconds: float
     assert log.moments[10] <= 0.1 + 4 * seconds
     # They came first come, first served.
     assert [who for _, who in log.left] == [f"user_{number}" for number in range(100)]
-    assert len(store.asked) < 60
+    # Those in flight when it failed, and some probes.
+    assert sum(asked < 60 for asked in store.asked) < 64 + 40
 
 
 async def test_several_clients_share_one_rate() -> None:
@@ -411,21 +414,37 @@ async def test_a_lookup_of_a_bulk_run_waits_for_its_moment_beyond_its_deadline()
     assert log.moments == pytest.approx(list(range(20)))
 
 
-async def test_in_a_bulk_run_the_store_costs_single_keys() -> None:
-    """The server is not taken to be down."""
+async def test_a_bulk_run_waits_for_the_store() -> None:
+    """However many keys there are: it costs time, and no key."""
     store = Shelf()
     log = Log(store, 10.0)
 
     async def recover() -> None:
-        await anyio.sleep(0.3)
+        await anyio.sleep(60)
         store.fails = False
 
     store.fails = True
+    ids = [f"user_{number}" for number in range(100)]
     async with anyio.create_task_group() as group:
         group.start_soon(recover)
-        batch = await log.api.get_inventories(["a", "b", "c", "d", "e"])
-        assert [type(failed.error) for failed in batch.failed] == [StoreUnavailable] * 2
-        assert len(batch.found) == 3
+        batch = await log.api.get_inventories(ids)
+    assert [found.key for found in batch.found] == ids
+    # Those in flight when it failed, and some probes.
+    assert sum(asked < 60 for asked in store.asked) < 64 + 40
+
+
+async def test_a_store_that_stays_away_ends_a_bulk_run() -> None:
+    """Once patience is at its end: what was looked up fails by the store, the others are not attempted."""
+    store = Shelf()
+    store.fails = True
+    log = Log(store, 10.0)
+    began = anyio.current_time()
+    batch = await log.api.get_inventories([f"user_{number}" for number in range(100)], limit=8, patience=60)
+    assert anyio.current_time() - began == pytest.approx(60, abs=6)
+    kinds = Counter(type(failed.error) for failed in batch.failed)
+    assert set(kinds) == {StoreUnavailable, NotAttempted}
+    assert kinds.total() == 100
+    assert log.left == []
 
 
 async def test_closing_while_somebody_reserves_leaves_nothing_behind() -> None:

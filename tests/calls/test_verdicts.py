@@ -209,12 +209,26 @@ def test_every_error_class_is_judged_like_a_row() -> None:
     They do not say that nothing was sent, and a wrapper of a transport may raise them.
     """
     judged = {case.partition("/")[0] for case in OLD} | {"StatusError", "BadRequest", "ServerError", "RateLimited"}
+    judged |= {cls.__name__ for cls in MAY_BE_BACK}
     for name, cls in inspect.getmembers(errors, inspect.isclass):
         if issubclass(cls, PhygitalsError) and name not in judged and cls is not PhygitalsError:
             error = cls("no", status=400) if issubclass(cls, StatusError) else cls("no")
             # What is no answer that says no leaves open what came of it, once something may have left.
             is_open = not isinstance(error, StatusError) and error.sent is not errors.Sent.NEVER
             assert verdicts(error) == row("..O.." if is_open else "....."), name
+
+
+# A store that keeps the moments at which clients with a shared rate may send.
+MAY_BE_BACK: Final = (errors.StoreBusy, errors.StoreFull, errors.StoreUnavailable)
+
+
+@pytest.mark.parametrize("cls", MAY_BE_BACK)
+def test_a_store_that_may_be_back_soon(cls: type[errors.StoreError]) -> None:
+    """The call ends and was never sent, unless an attempt before was; a bulk run and a poll go on."""
+    error = cls("no")
+    assert verdicts(error) == row("...P.")
+    for error.sent in (Sent.YES, Sent.UNKNOWN):
+        assert verdicts(error) == row("..OP.")
 
 
 def test_what_is_raised_before_anything_is_sent_says_so() -> None:

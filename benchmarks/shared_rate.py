@@ -1,10 +1,11 @@
 """How near do several processes come to one limit of 200 requests/s, with a `Budget` and without?
 
-python -m benchmarks.shared_rate [PROCESSES ...]
+python -m benchmarks.shared_rate [--store postgresql://...] [PROCESSES ...]
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import random
@@ -21,7 +22,7 @@ from attrs import define, frozen
 
 from benchmarks.payloads import inventory
 from phygitals_async import Attempt, Call, Found, Observer, PhygitalsClient
-from phygitals_async.refresh import Budget, SqliteStore
+from phygitals_async.refresh import Budget, open_store
 
 USERS = 4000
 LIMIT = 64
@@ -88,7 +89,7 @@ async def _refresh(url: str, store: str, users: int) -> None:
     """Look users up when told to, and print when each was found and how many answers were 429."""
     counter = _Counter()
     async with AsyncExitStack() as stack:
-        rate = Budget(await stack.enter_async_context(SqliteStore(store)), PER_SECOND) if store else None
+        rate = Budget(await stack.enter_async_context(open_store(store)), PER_SECOND) if store else None
         api = PhygitalsClient(api_key="sandbox-bench", base_url=url, rate=rate, observer=counter)
         await stack.enter_async_context(api)
         print("ready", flush=True)
@@ -141,16 +142,21 @@ def share(processes: int, store: str) -> Shared:
     return Shared(USERS / (ended - began), refused / (USERS + refused), least / users)
 
 
-def main(processes: list[int]) -> None:
+def main(arguments: list[str]) -> None:
     """Print how near to the limit they come."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("processes", type=int, nargs="*", default=[2, 4, 8])
+    parser.add_argument("--store", default="", help="address of a store; by default files, a new one for each run")
+    options = parser.parse_args(arguments)
     print(
         f"\n{USERS:,} users, limit {LIMIT} for each process, a server of {PER_SECOND:g} requests/s, {BURST:g} at once"
     )
     print(f"  {'':40}{'requests/s':>12}{'429s':>8}{'least share':>14}")
-    runs = [(count, True) for count in processes] + [(processes[-1], False)]
+    runs = [(count, True) for count in options.processes] + [(options.processes[-1], False)]
     for count, is_shared in runs:
         with tempfile.TemporaryDirectory() as folder:
-            found = share(count, str(Path(folder) / "store.db") if is_shared else "")
+            place = options.store or str(Path(folder) / "store.db")
+            found = share(count, place if is_shared else "")
         label = f"{count} processes, {'Budget' if is_shared else 'no Budget'}"
         print(f"  {label:40}{found.rate:12.1f}{found.refused:8.2%}{found.least:14.0%}", flush=True)
 
@@ -163,4 +169,4 @@ if __name__ == "__main__":
     elif sys.argv[1:2] == ["refresh"]:
         asyncio.run(_refresh(sys.argv[2], sys.argv[3], int(sys.argv[4])))
     else:
-        main([int(count) for count in sys.argv[1:]] or [2, 4, 8])
+        main(sys.argv[1:])

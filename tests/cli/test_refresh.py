@@ -228,7 +228,7 @@ def test_a_rate_is_shared_by_all_who_have_the_store(
 
     monkeypatch.setattr(SqliteStore, "reserve", note)
     result = server.run("refresh", "--ids", ids, "--store", store, "--limit", "1", "--rate", "20")
-    assert asked == [("default", 0.05), ("default", 0.05)]
+    assert asked == [("default", 0.05)] * 3
     assert result.exit_code == Exit.INTERRUPTED
     assert "the disk is full; what was committed is kept, go on with: phygitals refresh" in result.stderr
     monkeypatch.setattr(SqliteStore, "reserve", reserve)

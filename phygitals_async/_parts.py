@@ -39,7 +39,7 @@ def _is_transport(value: object) -> bool:
 
 def _is_journal(value: object) -> bool:
     return not isinstance(value, type) and all(
-        callable(getattr(value, name, None)) for name in ("write_entry", "read_entry", "open_entries")
+        callable(getattr(value, name, None)) for name in ("write_entry", "read_entry", "open_entries", "entry_page")
     )
 
 

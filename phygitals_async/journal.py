@@ -8,12 +8,14 @@ shows now, and `settle` closes.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from attrs import evolve, frozen
 
-from phygitals_async._calls.journal import Journal, JournalEntry, quote_entry
+from phygitals_async._calls.journal import Journal, JournalEntry
+from phygitals_async._calls.rivals import find_rivals, shipped
 from phygitals_async.client import PhygitalsClient
 from phygitals_async.errors import DecodeError, PhygitalsError, TransactionFailed, UserNotFound
 from phygitals_async.models import Inventory, Item
@@ -54,10 +56,11 @@ class Finding:
 async def reconcile(api: PhygitalsClient, journal: Journal) -> list[Finding]:
     """Look up what became of each call whose outcome is open, the oldest first. It reads, and changes nothing.
 
-    It concludes from inventories, for no endpoint lists purchases or orders: another sale, order or purchase of the
-    same user at the same time looks the same. What is still there decides nothing within 15 minutes of the call, and a
-    purchase whose session is unknown is never said not to have happened. Where a lookup fails, or the call went to
-    another API than the client's, the finding says so.
+    It concludes from inventories, for no endpoint lists purchases or orders, and from what the journal has of other
+    calls about the same item, or the same pack for the same user. One that is in no journal looks the same as the call
+    in question. What is still there decides nothing within 15 minutes of the call, and a purchase whose session is
+    unknown is never said not to have happened. Where a lookup fails, or the call went to another API than the client's,
+    the finding says so.
 
     Args:
         api: Looks up. A client with the same journal will do.
@@ -66,18 +69,13 @@ async def reconcile(api: PhygitalsClient, journal: Journal) -> list[Finding]:
     Raises:
         StoreError: The journal cannot be read.
     """
-    findings = []
     root = api._engine.wire.settings.root  # noqa: SLF001 - it is not for others to rely on.
-    for entry in await journal.open_entries():
-        if entry.api != root:
-            reason = f"it was made at {entry.api or 'an unknown place'}, and this client asks {root}"
-            findings.append(Finding(entry, Verdict.UNDECIDED, reason))
-            continue
-        try:
-            findings.append(await _FINDERS[entry.operation](api, journal, entry))
-        except PhygitalsError as error:
-            findings.append(Finding(entry, Verdict.UNDECIDED, f"it could not be looked up: {error}"))
-    return findings
+    opened = await journal.open_entries()
+    looks = {entry.id: await _look(api, journal, entry, root) for entry in opened}
+    # Only now: who could have done what was seen had been written down before.
+    asked = [entry for entry in opened if isinstance(looks[entry.id], _Seen)]
+    rivals = await find_rivals(journal, asked, asked[0].started_at - 2 * (_LAG + _CLOCKS)) if asked else {}
+    return [await _conclude(api, entry, looks[entry.id], rivals.get(entry.id, ())) for entry in opened]
 
 
 async def settle(journal: Journal, entry: JournalEntry, *, happened: bool) -> bool:
@@ -99,21 +97,44 @@ async def settle(journal: Journal, entry: JournalEntry, *, happened: bool) -> bo
     return True
 
 
-async def _find_purchase(api: PhygitalsClient, _: Journal, entry: JournalEntry) -> Finding:
+@frozen
+class _Seen:
+    """What the inventory shows.
+
+    Attributes:
+        items: Of the items that a call was about, those that are there; for a purchase, what it may have brought.
+        are_all: Whether every item is there.
+    """
+
+    items: tuple[Item, ...]
+    are_all: bool = False
+
+
+async def _look(api: PhygitalsClient, journal: Journal, entry: JournalEntry, root: str) -> Finding | _Seen:
+    if entry.api != root:
+        reason = f"it was made at {entry.api or 'an unknown place'}, and this client asks {root}"
+        return Finding(entry, Verdict.UNDECIDED, reason)
+    try:
+        look: Finding | _Seen = await _LOOKS[entry.operation](api, journal, entry)
+    except PhygitalsError as error:
+        return Finding(entry, Verdict.UNDECIDED, f"it could not be looked up: {error}")
+    return look
+
+
+async def _look_at_purchase(api: PhygitalsClient, _: Journal, entry: JournalEntry) -> Finding | _Seen:
     if "session_id" in entry.detail:
-        return await _find_session(api, entry, entry.detail["session_id"])
-    pack_id, amount = entry.arguments["pack_id"], entry.arguments["amount"]
-    first = entry.started_at - _CLOCKS
-    inventory = await _inventory(api, entry.arguments["user_id"])
-    items = tuple(item for item in inventory if item.claw_id == pack_id and item.purchased_at >= first)
-    shown = f"the user's inventory shows {len(items)} of this pack bought since, and {amount} were asked for"
-    if items:
-        return Finding(entry, Verdict.HAPPENED if len(items) == amount else Verdict.UNDECIDED, shown, items)
-    may_be = "it may take a while to show them" if _is_young(entry) else "they may have been sold or shipped"
-    return Finding(entry, Verdict.UNDECIDED, f"{shown}; {may_be}")
+        return await _look_at_session(api, entry, entry.detail["session_id"])
+    try:
+        items = (await _readable(api, entry.arguments["user_id"])).items
+    except UserNotFound:
+        # Unknown until the first purchase.
+        items = ()
+    first, last = _span(entry)
+    pack_id = entry.arguments["pack_id"]
+    return _Seen(tuple(item for item in items if item.claw_id == pack_id and first <= item.purchased_at <= last))
 
 
-async def _find_session(api: PhygitalsClient, entry: JournalEntry, session_id: str) -> Finding:
+async def _look_at_session(api: PhygitalsClient, entry: JournalEntry, session_id: str) -> Finding:
     try:
         purchase = await api.get_purchase(session_id)
     except TransactionFailed as error:
@@ -123,42 +144,29 @@ async def _find_session(api: PhygitalsClient, entry: JournalEntry, session_id: s
     return Finding(entry, Verdict.HAPPENED, f"the purchase {session_id} is fulfilled")
 
 
-async def _find_sellback(api: PhygitalsClient, _: Journal, entry: JournalEntry) -> Finding:
-    return await _find_items(api, entry, entry.arguments.get("owner"), [entry.arguments["item_id"]])
+async def _look_at_sellback(api: PhygitalsClient, _: Journal, entry: JournalEntry) -> Finding | _Seen:
+    return await _look_at_items(api, entry, entry.arguments.get("owner"), {entry.arguments["item_id"]})
 
 
-async def _find_shipping(api: PhygitalsClient, journal: Journal, entry: JournalEntry) -> Finding:
+async def _look_at_shipping(api: PhygitalsClient, journal: Journal, entry: JournalEntry) -> Finding | _Seen:
     if "order_id" in entry.detail:
         order = await api.get_shipping_order(entry.detail["order_id"])
         return Finding(entry, Verdict.HAPPENED, f"the order {order.order_id} is {order.status}")
-    quote = await journal.read_entry(quote_entry(entry.arguments["quote_id"]))
+    quote = await shipped(journal, entry)
     known = {} if quote is None else quote.arguments
-    return await _find_items(api, entry, known.get("owner"), known.get("item_ids", []))
+    return await _look_at_items(api, entry, known.get("owner"), set(known.get("item_ids", ())))
 
 
-async def _find_items(api: PhygitalsClient, entry: JournalEntry, owner: str | None, item_ids: list[str]) -> Finding:
-    """Conclude from whether the items are still their owner's."""
+async def _look_at_items(
+    api: PhygitalsClient, entry: JournalEntry, owner: str | None, item_ids: set[str]
+) -> Finding | _Seen:
     if owner is None or not item_ids:
         return Finding(entry, Verdict.UNDECIDED, "nothing tells whose items they are: name the owner in the call")
     try:
         there = tuple(item for item in (await _readable(api, owner)).items if item.id in item_ids)
     except UserNotFound:
         return Finding(entry, Verdict.UNDECIDED, "the API does not know the owner")
-    if not there:
-        return Finding(entry, Verdict.HAPPENED, "the owner's inventory does not show it any more")
-    if _is_young(entry):
-        return Finding(entry, Verdict.UNDECIDED, "the owner's inventory still shows it; it may be under way", there)
-    if len({item.id for item in there}) == len(set(item_ids)):
-        return Finding(entry, Verdict.DID_NOT_HAPPEN, "the owner's inventory still shows it", there)
-    return Finding(entry, Verdict.UNDECIDED, "the owner's inventory shows some of the items, and not all", there)
-
-
-async def _inventory(api: PhygitalsClient, user_id: str) -> tuple[Item, ...]:
-    try:
-        return (await _readable(api, user_id)).items
-    except UserNotFound:
-        # Unknown until the first purchase.
-        return ()
+    return _Seen(there, {item.id for item in there} == item_ids)
 
 
 async def _readable(api: PhygitalsClient, user_id: str) -> Inventory:
@@ -169,13 +177,87 @@ async def _readable(api: PhygitalsClient, user_id: str) -> Inventory:
     return inventory
 
 
+async def _conclude(
+    api: PhygitalsClient, entry: JournalEntry, look: Finding | _Seen, rivals: Sequence[JournalEntry]
+) -> Finding:
+    if isinstance(look, Finding):
+        return look
+    if entry.operation != "start_purchase":
+        return _about_items(entry, look, rivals)
+    try:
+        return await _about_purchase(api, entry, look.items, rivals)
+    except PhygitalsError as error:
+        return Finding(entry, Verdict.UNDECIDED, f"another purchase could not be looked up: {error}")
+
+
+async def _about_purchase(
+    api: PhygitalsClient, entry: JournalEntry, items: tuple[Item, ...], rivals: Sequence[JournalEntry]
+) -> Finding:
+    taken = await _bought_by(api, entry, rivals) if items else set()
+    if taken is None:
+        reason = "the user's inventory shows some of this pack, and another purchase of it is undecided, too"
+        return Finding(entry, Verdict.UNDECIDED, reason, items)
+    items, amount = tuple(item for item in items if item.id not in taken), entry.arguments["amount"]
+    shown = f"{len(items)} of this pack were bought at that time and by no other call, and {amount} were asked for"
+    if items:
+        return Finding(entry, Verdict.HAPPENED if len(items) == amount else Verdict.UNDECIDED, shown, items)
+    may_be = "it may take a while to show them" if _is_young(entry) else "they may have been sold or shipped"
+    return Finding(entry, Verdict.UNDECIDED, f"{shown}; {may_be}")
+
+
+async def _bought_by(api: PhygitalsClient, entry: JournalEntry, rivals: Sequence[JournalEntry]) -> set[str] | None:
+    """Return the ids of what other purchases brought at the same time, or None where one of them cannot tell."""
+    taken: set[str] = set()
+    first, last = _span(entry)
+    for rival in rivals:
+        begins, ends = _span(rival)
+        if ends < first or begins > last:
+            continue
+        session_id = rival.detail.get("session_id")
+        if session_id is None:
+            return None
+        try:
+            purchase = await api.get_purchase(session_id)
+        except TransactionFailed:
+            continue
+        if purchase is None:
+            return None
+        taken.update(item.id for item in purchase.nfts)
+    return taken
+
+
+def _about_items(entry: JournalEntry, seen: _Seen, rivals: Sequence[JournalEntry]) -> Finding:
+    """Conclude from whether the items are still their owner's, and who else may have sold or shipped them."""
+    still, gone = "the owner's inventory still shows it", "the owner's inventory does not show it any more"
+    if seen.items and _is_young(entry):
+        return Finding(entry, Verdict.UNDECIDED, f"{still}; it may be under way", seen.items)
+    if seen.are_all:
+        return Finding(entry, Verdict.DID_NOT_HAPPEN, still, seen.items)
+    for rival in rivals:
+        # An item is sold or shipped once.
+        if rival.outcome == "done" and not {"amount", "order_id"}.isdisjoint(rival.detail):
+            reason = f"{gone}, and {rival.operation} of {rival.started_at:%Y-%m-%d %H:%M} UTC was done"
+            return Finding(entry, Verdict.DID_NOT_HAPPEN, reason, seen.items)
+    if seen.items:
+        reason = "the owner's inventory shows some of the items, and not all"
+        return Finding(entry, Verdict.UNDECIDED, reason, seen.items)
+    if rivals:
+        return Finding(entry, Verdict.UNDECIDED, f"{gone}; it may be {rivals[0].operation} that was done, and not this")
+    return Finding(entry, Verdict.HAPPENED, gone)
+
+
+def _span(entry: JournalEntry) -> tuple[datetime, datetime]:
+    """Return when, at the earliest and at the latest, the API can have done what a call was made for."""
+    return entry.started_at - _CLOCKS, (entry.ended_at or entry.started_at) + _LAG + _CLOCKS
+
+
 def _is_young(entry: JournalEntry) -> bool:
     """Whether the call may be under way, or what it did not be shown yet."""
     return datetime.now(UTC) - (entry.ended_at or entry.started_at) < _LAG
 
 
-_FINDERS: Final[dict[str, Any]] = {
-    "start_purchase": _find_purchase,
-    "sell_back": _find_sellback,
-    "request_shipping": _find_shipping,
+_LOOKS: Final[dict[str, Any]] = {
+    "start_purchase": _look_at_purchase,
+    "sell_back": _look_at_sellback,
+    "request_shipping": _look_at_shipping,
 }

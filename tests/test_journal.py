@@ -38,7 +38,7 @@ from phygitals_async import (
 from phygitals_async.journal import Finding, JournalEntry, Verdict, reconcile, settle
 from phygitals_async.refresh import MemoryStore, SqliteStore
 from phygitals_transports import MemoryTransport
-from support import last_segment
+from support import ONCE, last_segment
 from virtual import virtual_backend
 
 anyio_backend = virtual_backend
@@ -440,8 +440,144 @@ async def test_a_shipping_request_whose_answer_is_lost() -> None:
             await world.api.request_shipping(quotes.quotes[0].id)
         await grow_old(world)
         assert (await world.finding()).verdict is verdict
-    await world.api.sell_back(other.id)
+    await PhygitalsClient(world.transport, api_key="sandbox-test").sell_back(other.id)
+    finding = await world.finding()
+    assert (finding.verdict, finding.reason) == (
+        Verdict.UNDECIDED,
+        "the owner's inventory shows some of the items, and not all",
+    )
+
+
+# Other calls about the same
+
+
+async def lose_purchase(world: World, *, arrives: bool) -> JournalEntry:
+    """Buy one of the pack for `b`, lose its answer, and return its entry."""
+    (world.after if arrives else world.before)["init"] = lose
+    with pytest.raises(OutcomeUnknown):
+        await world.api.start_purchase(world.pack.id, 1, "b")
+    world.after.clear()
+    world.before.clear()
+    return (await world.store.open_entries())[-1]
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_what_another_purchase_brought_is_not_taken_for_its_own(arrives: bool) -> None:
+    """Whether that was before or after: its session tells what it brought."""
+    world = World()
+    bought = [await world.api.start_purchase(world.pack.id, 2, "b")]
+    await lose_purchase(world, arrives=arrives)
+    bought.append(await world.api.start_purchase(world.pack.id, 1, "b"))
+    finding = await world.finding()
+    others = {item.id for purchase in bought for item in purchase.nfts}
+    assert len(others) == 3
+    assert [item.id in others for item in finding.items] == [False] * arrives
+    assert finding.verdict is (Verdict.HAPPENED if arrives else Verdict.UNDECIDED)
+    assert finding.reason.startswith(f"{arrives:d} of this pack were bought at that time and by no other call")
+
+
+async def test_two_lost_purchases_at_once_are_undecided() -> None:
+    """Either may have brought what is there."""
+    world = World()
+    for arrives in (True, False):
+        await lose_purchase(world, arrives=arrives)
+    findings = await reconcile(world.api, world.store)
+    assert [(finding.verdict, len(finding.items)) for finding in findings] == [(Verdict.UNDECIDED, 1)] * 2
+    assert all("another purchase of it is undecided" in finding.reason for finding in findings)
+    # Where one is found out by hand, it still cannot be told what it brought.
+    await settle(world.store, findings[1].entry, happened=True)
     assert (await world.finding()).verdict is Verdict.UNDECIDED
+    await world.store.write_entry(evolve(findings[1].entry, outcome="failed"))
+    assert (await world.finding()).verdict is Verdict.HAPPENED
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "verdict"),
+    [
+        (200, b'{"status": "pending"}', Verdict.UNDECIDED),
+        (400, b'{"error": "Transaction failed"}', Verdict.HAPPENED),
+        (500, b"", Verdict.UNDECIDED),
+    ],
+)
+async def test_another_purchase_that_has_not_brought_anything(status: int, body: bytes, verdict: Verdict) -> None:
+    """One that is pending may have brought what is there; one that failed did not; of one nothing could be learnt."""
+    world = World(retry=ONCE)
+    entry = await lose_purchase(world, arrives=True)
+    await world.store.write_entry(evolve(entry, id="0", outcome="done", detail={"session_id": "s"}))
+    world.before["status"] = lambda: Response(status, {}, body)
+    assert (await world.finding()).verdict is verdict
+
+
+async def test_purchases_at_other_times_are_none_of_its_own() -> None:
+    """Nor does one of them leave it undecided."""
+    world = World()
+    entry, day = await lose_purchase(world, arrives=True), timedelta(days=1)
+    for number, away in enumerate((-day, -timedelta(minutes=40), timedelta(minutes=40), day)):
+        world.sandbox.add_item(
+            "b", name="Mew", buyback_price=Decimal(1), claw_id=world.pack.id, purchased_at=entry.started_at + away
+        )
+        other = evolve(entry, id=str(number), outcome="done", detail={}, started_at=entry.started_at + away)
+        await world.store.write_entry(evolve(other, ended_at=other.started_at))
+    finding = await world.finding()
+    assert (finding.verdict, len(finding.items)) == (Verdict.HAPPENED, 1)
+
+
+async def test_an_item_that_another_call_took_away() -> None:
+    """It is sold or shipped once, so the lost sale did not happen. Where the other was lost too, nobody knows."""
+    world = world_before("buyback")
+    with pytest.raises(OutcomeUnknown):
+        await world.api.sell_back(world.item.id, owner="a")
+    quotes = await world.api.quote_shipping([world.item.id], HOME, owner="a")
+    world.after["request"] = lose
+    with pytest.raises(OutcomeUnknown):
+        await world.api.request_shipping(quotes.quotes[0].id)
+    sale, order = await reconcile(world.api, world.store)
+    assert (sale.verdict, order.verdict) == (Verdict.UNDECIDED, Verdict.UNDECIDED)
+    assert "it may be request_shipping that was done" in sale.reason
+    assert "it may be sell_back that was done" in order.reason
+    answered = {"order_id": "order_1"}
+    for verdict, other in (
+        (Verdict.DID_NOT_HAPPEN, evolve(order.entry, outcome="done", detail=answered)),
+        # Somebody said so, and there is no answer.
+        (Verdict.UNDECIDED, evolve(order.entry, outcome="done", detail={})),
+        (Verdict.UNDECIDED, evolve(order.entry, outcome="unknown", detail=answered)),
+        (Verdict.HAPPENED, evolve(order.entry, outcome="done", detail=answered, api="https://elsewhere/api/v1")),
+        (Verdict.HAPPENED, evolve(order.entry, outcome="failed", detail={})),
+    ):
+        await world.store.write_entry(other)
+        finding = (await reconcile(world.api, world.store))[0]
+        assert finding.entry.operation == "sell_back"
+        assert (finding.verdict, "and request_shipping of " in finding.reason) == (
+            verdict,
+            verdict is Verdict.DID_NOT_HAPPEN,
+        )
+
+
+async def test_what_is_sold_while_it_is_looked_up_is_not_taken_for_the_lost_sale() -> None:
+    """The other calls are read from the journal once the inventory was seen."""
+    world = world_before("buyback")
+    with pytest.raises(OutcomeUnknown):
+        await world.api.sell_back(world.item.id, owner="a")
+
+    async def sell(request: Request) -> Response:
+        world.before.clear()
+        await world.api.sell_back(world.item.id)
+        return world.sandbox(request)
+
+    looking = PhygitalsClient(MemoryTransport(sell), api_key="sandbox-test")
+    (finding,) = await reconcile(looking, world.store)
+    assert finding.verdict is Verdict.DID_NOT_HAPPEN
+
+
+async def test_many_other_calls_are_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is left out."""
+    monkeypatch.setattr("phygitals_async._calls.rivals._PAGE", 2)
+    world = World()
+    await lose_purchase(world, arrives=False)
+    await world.api.quote_shipping([world.item.id], HOME, owner="a")
+    for user in "cab":
+        await world.api.start_purchase(world.pack.id, 1, user)
+    assert (await world.finding()).items == ()
 
 
 async def test_quotes_without_a_journal() -> None:

@@ -55,6 +55,7 @@ class LinkedJournal:
         self._deals = deals
         self.read_entry = journal.read_entry
         self.open_entries = journal.open_entries
+        self.entry_page = journal.entry_page
 
     async def write_entry(self, entry: JournalEntry) -> None:
         """Keep an entry."""

@@ -78,6 +78,13 @@ class Journal(Protocol):
         """Return the entries of which nobody knows yet what came of them, the oldest first."""
         ...
 
+    async def entry_page(self, since: datetime, after: str, limit: int) -> Sequence[JournalEntry]:
+        """Return at most `limit` entries that started later than `since`, or then and have an id greater than `after`.
+
+        The oldest come first, and of the same time those with smaller ids.
+        """
+        ...
+
 
 async def recorded(
     journal: Journal | None,

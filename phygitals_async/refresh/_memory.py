@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -131,6 +132,12 @@ class MemoryStore:
         """See `Journal`."""
         await anyio.lowlevel.checkpoint()
         return sorted((e for e in self._entries.values() if e.is_open), key=lambda entry: entry.started_at)
+
+    async def entry_page(self, since: datetime, after: str, limit: int) -> Sequence[JournalEntry]:
+        """See `Journal`."""
+        await anyio.lowlevel.checkpoint()
+        later = [entry for entry in self._entries.values() if (entry.started_at, entry.id) > (since, after)]
+        return sorted(later, key=lambda entry: (entry.started_at, entry.id))[:limit]
 
     async def reserve(self, name: str, seconds: float) -> float:
         """See `Store`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
@@ -53,6 +54,10 @@ STEPS: Final = (
     );
     INSERT INTO parts SELECT number, 0, '', false, known, unknown, changed, repriced, changes FROM runs;
     ALTER TABLE runs DROP known, DROP unknown, DROP changed, DROP repriced, DROP changes;
+    """,
+    """
+    ALTER TABLE journal ALTER id TYPE text COLLATE "C";
+    CREATE INDEX entries ON journal (started_at, id);
     """,
 )
 
@@ -249,6 +254,11 @@ class PostgresStore:
         """See `Journal`."""
         rows = await self._pool.read("SELECT entry FROM journal WHERE is_open ORDER BY started_at")
         return [decode_entry(entry) for (entry,) in rows]
+
+    async def entry_page(self, since: datetime, after: str, limit: int) -> Sequence[JournalEntry]:
+        """See `Journal`."""
+        query = "SELECT entry FROM journal WHERE (started_at, id) > ($1, $2) ORDER BY started_at, id LIMIT $3"
+        return [decode_entry(entry) for (entry,) in await self._pool.read(query, since, after, limit)]
 
     async def reserve(self, name: str, seconds: float) -> float:
         """See `Store`. It goes by the server's clock."""

@@ -59,6 +59,9 @@ STEPS: Final = (
     INSERT INTO runs SELECT number, name, started_at, finished_at, failed FROM counted_runs;
     DROP TABLE counted_runs
     """,
+    """
+    CREATE INDEX entries ON journal (started_at, id)
+    """,
 )
 
 _UPSERT_RUN: Final = """
@@ -226,6 +229,11 @@ class SqliteStore:
         """See `Journal`."""
         rows = await self._read("SELECT entry FROM journal WHERE is_open ORDER BY started_at")
         return [decode_entry(entry) for (entry,) in rows]
+
+    async def entry_page(self, since: datetime, after: str, limit: int) -> Sequence[JournalEntry]:
+        """See `Journal`."""
+        query = "SELECT entry FROM journal WHERE (started_at, id) > (?, ?) ORDER BY started_at, id LIMIT ?"
+        return [decode_entry(entry) for (entry,) in await self._read(query, since.isoformat(), after, limit)]
 
     async def reserve(self, name: str, seconds: float) -> float:
         """See `Store`. It goes by the machine's clock."""

@@ -230,6 +230,22 @@ async def entries_of_the_journal_are_kept(open_store: Open) -> None:
         _same(await store.read_entry("none"), None)
 
 
+async def entries_of_the_journal_are_read_page_by_page(open_store: Open) -> None:
+    """By when they started, and then by id; an outcome moves none."""
+    moments = [_NOW, _NOW, _NOW, _NOW + timedelta(microseconds=1), _NOW + timedelta(seconds=1)]
+    entries = [JournalEntry(id, "sell_back", {"item_id": id}, at) for id, at in zip("BaЖAC", moments, strict=True)]  # noqa: A001 - of an entry.
+    async with open_store() as store:
+        for entry in reversed(entries):
+            await store.write_entry(entry)
+        entries[1] = evolve(entries[1], ended_at=_NOW, outcome="done")
+        await store.write_entry(entries[1])
+        _same(await store.entry_page(_NOW - timedelta(seconds=1), "", 10), entries)
+        _same(await store.entry_page(_NOW, "", 2), entries[:2])
+        _same(await store.entry_page(_NOW, "a", 2), entries[2:4])
+        _same(await store.entry_page(entries[3].started_at, "A", 2), entries[4:])
+        _same(await store.entry_page(entries[4].started_at, "C", 2), [])
+
+
 async def a_budget_is_reserved_one_after_the_other(open_store: Open) -> None:
     """Each time behind what was reserved before, from whichever store it was; another budget is another."""
     async with AsyncExitStack() as stack:
@@ -266,6 +282,7 @@ CHECKS: Final[tuple[Callable[[Open], Awaitable[None]], ...]] = (
     many_users_are_found_at_once,
     one_run_at_a_time,
     entries_of_the_journal_are_kept,
+    entries_of_the_journal_are_read_page_by_page,
     a_budget_is_reserved_one_after_the_other,
     it_can_be_closed_twice,
 )

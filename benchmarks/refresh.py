@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.memory import client, resident_mib
-from benchmarks.payloads import inventory
+from benchmarks.payloads import varied_inventories
 from benchmarks.server import canned_server
 from phygitals_async import PhygitalsClient, Request, Response
 from phygitals_async.refresh import RefreshReport, SqliteStore, refresh
@@ -20,6 +20,8 @@ from phygitals_transports import MemoryTransport
 
 LIMIT = 64
 ITEMS = 30
+# So many inventories, of which no two items are alike, are those of all users.
+VARIED = 200
 
 
 async def look_up(url: str, users: int) -> None:
@@ -46,14 +48,15 @@ class Market:
     def __init__(self, share: int) -> None:
         self.day = 0
         self._share = share
-        self._rest = inventory(ITEMS).partition(b",")[2]
+        self._rests = [body.partition(b",")[2] for body in varied_inventories(ITEMS, VARIED)]
 
     def __call__(self, request: Request) -> Response:
         """Answer with the inventory of the user asked for."""
         user_id = request.url.rpartition("/")[2].encode()
-        rest = self._rest
-        if self.day and int(user_id.rpartition(b"_")[2]) % self._share == 0:
-            rest = rest.replace(b'"buyback_price":8.5', b'"buyback_price":%d.25' % self.day, 1)
+        number = int(user_id.rpartition(b"_")[2])
+        rest = self._rests[number % VARIED]
+        if self.day and number % self._share == 0:
+            rest = rest.replace(b'"buyback_price":', b'"buyback_price":%d' % self.day, 1)
         return Response(200, {}, b'{"user_id":"%s",%s' % (user_id, rest))
 
 
@@ -88,7 +91,7 @@ def cost_of_keeping(users: int, folder: Path, rounds: int) -> None:
 
 def _one_round(users: int, path: Path) -> tuple[float, ...]:
     market = Market(100)
-    with canned_server(ITEMS) as url:
+    with canned_server(ITEMS, VARIED) as url:
         over_http, _ = measure(lambda: asyncio.run(look_up(url, users)))
     before, _ = measure(lambda: asyncio.run(from_memory(market, users, None)))
     first, seconds = measure(lambda: asyncio.run(from_memory(market, users, path)))

@@ -1,4 +1,4 @@
-"""A server that answers every GET with one canned inventory, of the user asked for, in a process of its own.
+"""A server that answers every GET with a canned inventory, of the user asked for, in a process of its own.
 
 It is the cheapest server that asyncio can run, so that the client is what gets measured.
 """
@@ -11,11 +11,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.payloads import inventory
+from benchmarks.payloads import inventory, varied_inventories
 
 
 class _Canned(asyncio.Protocol):
-    items = b""
+    # All of the inventories but the user's id.
+    rests: tuple[bytes, ...] = (b"",)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -26,16 +27,24 @@ class _Canned(asyncio.Protocol):
         self._unread += data
         while b"\r\n\r\n" in self._unread:
             head, _, self._unread = self._unread.partition(b"\r\n\r\n")
-            path = head.split(b" ", 2)[1]
-            body = b'{"user_id":"%s",%s' % (path.rpartition(b"/")[2], self.items)
+            user_id = head.split(b" ", 2)[1].rpartition(b"/")[2]
+            rest = (
+                self.rests[int(user_id.rpartition(b"_")[2]) % len(self.rests)] if len(self.rests) > 1 else self.rests[0]
+            )
+            body = b'{"user_id":"%s",%s' % (user_id, rest)
             answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
             self._transport.write(answer % (len(body), body))
 
 
 @contextmanager
-def canned_server(items: int) -> Iterator[str]:
-    """Run the server while the block runs, giving its base URL."""
-    command = [sys.executable, "-m", "benchmarks.server", str(items)]
+def canned_server(items: int, varied: int = 1) -> Iterator[str]:
+    """Run the server while the block runs, giving its base URL.
+
+    Args:
+        items: In each inventory.
+        varied: How many inventories there are; by default all users have the same.
+    """
+    command = [sys.executable, "-m", "benchmarks.server", str(items), str(varied)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -44,13 +53,13 @@ def canned_server(items: int) -> Iterator[str]:
             process.terminate()
 
 
-async def _serve(items: int) -> None:
-    # All but the user's id.
-    _Canned.items = inventory(items).partition(b",")[2]
+async def _serve(items: int, varied: int) -> None:
+    bodies = [inventory(items)] if varied == 1 else varied_inventories(items, varied)
+    _Canned.rests = tuple(body.partition(b",")[2] for body in bodies)
     server = await asyncio.get_running_loop().create_server(_Canned, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1])))
+    asyncio.run(_serve(int(sys.argv[1]), int(sys.argv[2])))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -31,7 +32,17 @@ def encode(value: object) -> bytes:
 
 def compress(data: bytes) -> bytes:
     """Return data as it is kept."""
-    return zlib.compress(data, _LEVEL)
+    return _compressor()(data, _LEVEL)
+
+
+@cache
+def _compressor() -> Callable[[bytes, int], bytes]:
+    """Return what compresses fastest: ISA-L does it several times as fast as zlib, in the same format."""
+    try:
+        from isal.isal_zlib import compress
+    except ImportError:
+        return zlib.compress
+    return compress
 
 
 def decompress(kept: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from urllib.parse import parse_qs
 from uuid import uuid4
@@ -40,24 +41,28 @@ class Asked:
     Attributes:
         subject: The pack, the item or the quote.
         title: What to call it on a page.
+        items: The ids of what is sold or shipped.
         price: What the page said that it costs, USD: of one pack, or of a shipment. None for a sale.
         deal_id: Of the deal that it will be, or is already.
     """
 
     subject: str
     title: str
+    items: tuple[str, ...]
     price: Decimal | None
     deal_id: str
 
 
-def form_token(request: Request, kind: str, subject: str, title: str, price: Decimal | None = None) -> str:
+def form_token(
+    request: Request, kind: str, subject: str, title: str, *, items: Iterable[str] = (), price: Decimal | None = None
+) -> str:
     """Return what a form that moves money or goods comes with.
 
     It says what for and for whom, so no other site and no other user can make one. It has the id of the deal that it
     will be, so it is good for one: at a second use that deal is there already.
     """
     text = None if price is None else str(price)
-    return shop_of(request).signer.sign(kind, user_of(request), subject, title, text, uuid4().hex)
+    return shop_of(request).signer.sign(kind, user_of(request), subject, title, list(items), text, uuid4().hex)
 
 
 async def read_form(request: Request) -> dict[str, list[str]]:
@@ -70,8 +75,8 @@ def read_token(request: Request, kind: str, form: dict[str, list[str]]) -> Asked
     found = shop_of(request).signer.read(kind, form.get("token", [""])[0], _HOUR)
     if found is None or found[0] != user_of(request):
         raise HTTPException(403, "This form has expired. Please go back and open it again.")
-    _, subject, title, price, deal_id = found
-    return Asked(subject, title, None if price is None else Decimal(price), deal_id)
+    _, subject, title, items, price, deal_id = found
+    return Asked(subject, title, tuple(items), None if price is None else Decimal(price), deal_id)
 
 
 async def sign_in(request: Request) -> Response:

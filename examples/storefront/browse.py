@@ -29,7 +29,7 @@ async def pack(request: Request) -> Response:
         raise HTTPException(404, "This pack is not on offer any more.")
     token = None
     if request.user.is_authenticated:
-        token = form_token(request, "buy", found.id, found.name, found.mint_price)
+        token = form_token(request, "buy", found.id, found.name, price=found.mint_price)
     return page(request, "pack.html", pack=found, chase=await _chase(request, found), token=token)
 
 
@@ -51,5 +51,5 @@ async def items(request: Request) -> Response:
     except UserNotFound:
         # Unknown to the API until the first purchase.
         return page(request, "items.html", items=(), total=0)
-    sales = shop_of(request).deals.open_sales(user_of(request))
-    return page(request, "items.html", items=inventory.items, total=inventory.total_buyback, sales=sales)
+    open_items = shop_of(request).deals.open_items(user_of(request))
+    return page(request, "items.html", items=inventory.items, total=inventory.total_buyback, open_items=open_items)

@@ -65,10 +65,16 @@ def headline(deal: Deal) -> str:
     return f"{names[deal.kind]} {count}{deal.title}"
 
 
+def in_deal(deal: Deal) -> str:
+    """Return what is said of an item that is in an open deal."""
+    names = {"sell": ("Being sold", "Sale not known yet"), "ship": ("Being shipped", "Shipment not known yet")}
+    return names[deal.kind][deal.state == "unknown"]
+
+
 templates = Jinja2Templates(Path(__file__).parent / "templates")
 templates.env.filters |= {
     "usd": usd, "percent": percent, "time_left": time_left, "on_day": on_day, "headline": headline,
-    "initials": initials,
+    "initials": initials, "in_deal": in_deal,
 }  # fmt: skip
 templates.env.trim_blocks = templates.env.lstrip_blocks = True
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from starlette.authentication import requires
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from phygitals_async import PhygitalsError, PurchasedItem, UserNotFound
+from phygitals_async import UserNotFound
 
 from .accounts import form_token, read_form, read_token, user_of
 from .deals import Deal
@@ -21,8 +23,8 @@ from .work import carry_out
 async def confirm_sale(request: Request) -> Response:
     """Ask whether to sell."""
     shop, item_id = shop_of(request), request.query_params.get("item", "")
-    if sale := shop.deals.open_sales(user_of(request)).get(item_id):
-        return RedirectResponse(f"/deals/{sale.id}", 303)
+    if (deal := open_deal(request, [item_id])) is not None:
+        return lead_to(deal, "open")
     try:
         inventory = await shop.api.get_inventory(user_of(request), deadline=5)
     except UserNotFound as error:
@@ -30,7 +32,7 @@ async def confirm_sale(request: Request) -> Response:
     item = next((item for item in inventory.items if item.id == item_id), None)
     if item is None:
         raise HTTPException(404, "This card is not among yours. It may have been sold or shipped.")
-    token = form_token(request, "sell", item.id, item.name)
+    token = form_token(request, "sell", item.id, item.name, items=[item.id])
     return page(request, "sell.html", item=item, token=token)
 
 
@@ -57,11 +59,24 @@ def begin(request: Request, kind: str, form: dict[str, list[str]], pulls: int = 
     asked = read_token(request, kind, form)
     amount = None if asked.price is None else f"{asked.price * max(pulls, 1):.2f}"
     deal, is_new = shop.deals.begin(
-        asked.deal_id, user_of(request), kind, asked.subject, asked.title, pulls=pulls, amount=amount
-    )
+        asked.deal_id, user_of(request), kind, asked.subject, asked.title,
+        items=asked.items, pulls=pulls, amount=amount,
+    )  # fmt: skip
     if is_new:
         shop.life.start(carry_out(shop, deal))
-    return RedirectResponse(f"/deals/{deal.id}", 303)
+        return lead_to(deal)
+    return lead_to(deal, "used" if deal.id == asked.deal_id else "open")
+
+
+def open_deal(request: Request, item_ids: Iterable[str]) -> Deal | None:
+    """Return the open deal that some of a user's items are in, if there is one."""
+    open_items = shop_of(request).deals.open_items(user_of(request))
+    return next((open_items[item_id] for item_id in item_ids if item_id in open_items), None)
+
+
+def lead_to(deal: Deal, why: str = "") -> Response:
+    """Lead to the page of a deal, and say `why` where it is another than was asked for: `used` or `open`."""
+    return RedirectResponse(f"/deals/{deal.id}{why and f'?why={why}'}", 303)
 
 
 @requires("user", redirect="sign_in")
@@ -74,7 +89,8 @@ async def deals(request: Request) -> Response:
 async def deal(request: Request) -> Response:
     """Show how it goes, and at its end what came of it."""
     found = _find(request)
-    return page(request, "deal.html", deal=found, cards=await _cards(request, found))
+    cards = shop_of(request).deals.cards_of(found.id)
+    return page(request, "deal.html", deal=found, cards=cards, why=request.query_params.get("why"))
 
 
 @requires("user", redirect="sign_in")
@@ -89,7 +105,7 @@ async def look_again(request: Request) -> Response:
     """Look up what is unknown now, instead of at the next turn."""
     found = _find(request)
     await look_up(shop_of(request))
-    return RedirectResponse(f"/deals/{found.id}", 303)
+    return lead_to(found)
 
 
 def _find(request: Request) -> Deal:
@@ -97,14 +113,3 @@ def _find(request: Request) -> Deal:
     if found is None:
         raise HTTPException(404, "There is no such page.")
     return found
-
-
-async def _cards(request: Request, found: Deal) -> tuple[PurchasedItem, ...]:
-    """Return what was pulled, if that can be seen now; the user's cards have it too."""
-    if found.state != "done" or found.session_id is None:
-        return ()
-    try:
-        purchase = await shop_of(request).api.get_purchase(found.session_id, deadline=5)
-    except PhygitalsError:
-        return ()
-    return () if purchase is None else purchase.nfts

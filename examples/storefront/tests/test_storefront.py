@@ -6,13 +6,15 @@ Each test runs the shop from its start to its shutdown. `visit.settled()` waits 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -23,7 +25,7 @@ import httpx2
 import pytest
 from starlette.applications import Starlette
 
-from phygitals_async import Item, PhygitalsClient, Sandbox
+from phygitals_async import Item, PhygitalsClient, Response, Sandbox
 from phygitals_async.clock import SkippingClock
 from phygitals_async.sandbox import SandboxOptions
 from phygitals_transports import FaultTransport, MemoryTransport
@@ -58,6 +60,11 @@ class Visit:
         found = re.search(r'name="token" value="([^"]+)"', await self.get(path, **query))
         assert found is not None
         return found[1]
+
+    async def offers(self, *item_ids: str) -> list[str]:
+        """Return the tokens of the offers to ship items."""
+        answer = await self.browser.post("/ship/quotes", data={"item": item_ids, **ADDRESS})
+        return re.findall(r'name="token" value="([^"]+)"', answer.text)
 
     async def settled(self, page: httpx2.Response, *until_not: str) -> str:
         """Return a deal's page as soon as it is not under way, or in none of other states."""
@@ -178,7 +185,8 @@ async def test_one_form_sells_once(visiting: Visiting, card: Item, phygitals_tra
             assert "Sold for $8.50" in await visit.settled(page)
         again = await visit.browser.post("/sell", data={"token": token})
         assert "Sold for $8.50" in await visit.settled(again)
-        assert pages[0].url == pages[1].url == again.url
+        assert "sent before" in again.text
+        assert pages[0].url.path == pages[1].url.path == again.url.path
     assert asked(phygitals_transport, "/vm/buyback") == 1
 
 
@@ -209,6 +217,22 @@ async def test_a_purchase_shows_how_it_goes(
             answer = await visit.browser.post("/buy", data={"token": token, "pulls": wrong})
             assert answer.status_code == 422
     assert phygitals_clock.ahead > 0
+
+
+async def test_a_form_that_is_sent_again_says_that_it_buys_nothing(
+    visiting: Visiting, phygitals_sandbox: Sandbox, phygitals_transport: MemoryTransport
+) -> None:
+    """Whatever was changed in it meanwhile; the way to a new one is shown."""
+    pack = phygitals_sandbox.packs[0]
+    async with visiting() as visit:
+        token = await visit.token(f"/packs/{pack.id}")
+        first = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
+        assert "sent before" not in await visit.settled(first)
+        again = await visit.browser.post("/buy", data={"token": token, "pulls": "3"})
+        assert again.url.path == first.url.path
+        assert "sent before" in again.text
+        assert f'<a href="/packs/{pack.id}">open the pack again' in again.text
+    assert asked(phygitals_transport, "/vm/buy/init") == 1
 
 
 async def test_a_shop_that_shuts_down_finishes_first(
@@ -245,15 +269,142 @@ async def test_a_lost_sale_is_unknown_and_then_looked_up(
         assert ("Sale not known yet" in await visit.get("/items")) == (not after_sending)
         if not after_sending:
             assert "/sell?item=" not in await visit.get("/items")
-            assert (await visit.browser.get("/sell", params={"item": card.id})).url == page.url
+            assert (await visit.browser.get("/sell", params={"item": card.id})).url.path == page.url.path
             other = await visit.browser.post("/sell", data={"token": earlier})
-            assert other.url == page.url
+            assert other.url.path == page.url.path
             # For a quarter of an hour it may still be under way.
             assert "Not known yet." in (await visit.browser.post(f"{page.url.path}/look")).text
             monkeypatch.setattr("phygitals_async.journal._LAG", timedelta())
         found = await visit.browser.post(f"{page.url.path}/look")
         assert ("Sold. Its answer was lost, and the amount with it." in found.text) == after_sending
         assert ("nothing was done" in found.text) == (not after_sending)
+
+
+@pytest.mark.parametrize("kind", ["sell", "ship"])
+async def test_a_card_of_an_open_deal_is_neither_sold_nor_shipped(
+    visiting: Visiting,
+    card: Item,
+    phygitals_sandbox: Sandbox,
+    phygitals_faults: FaultTransport,
+    phygitals_transport: MemoryTransport,
+    kind: str,
+) -> None:
+    """Whatever page or old form asks for it: all lead to the deal of which it is not known what became."""
+    other = phygitals_sandbox.add_item("ada", name="Other", buyback_price=Decimal(2))
+    phygitals_faults.fail({"sell": "sell_back", "ship": "request_shipping"}[kind], 502)
+    async with visiting() as visit:
+        # Forms that were open in other tabs.
+        sale = await visit.token("/sell", item=card.id)
+        alone, both, free = [(await visit.offers(*ids))[0] for ids in ((card.id,), (other.id, card.id), (other.id,))]
+        path, token = ("/sell", await visit.token("/sell", item=card.id)) if kind == "sell" else ("/ship", alone)
+        page = await visit.browser.post(path, data={"token": token})
+        assert "Not known yet." in await visit.settled(page)
+        told = page.url.path
+
+        cards = await visit.get("/items")
+        words = {"sell": "Sale not known yet", "ship": "Shipment not known yet"}[kind]
+        assert re.search(rf'<a href="{told}">{words}', cards)
+        assert (cards.count('name="item"'), cards.count('href="/sell?')) == (1, 1)
+        for answer in (
+            await visit.browser.get("/sell", params={"item": card.id}),
+            await visit.browser.get("/ship", params={"item": [other.id, card.id]}),
+            await visit.browser.post("/ship/quotes", data={"item": [other.id, card.id], **ADDRESS}),
+            await visit.browser.post("/sell", data={"token": sale}),
+            await visit.browser.post("/ship", data={"token": both}),
+        ):
+            assert (answer.url.path, "Nothing new was started" in answer.text) == (told, True)
+        sent = asked(phygitals_transport, "/vm/buyback"), asked(phygitals_transport, "/ship/request")
+        assert sent == {"sell": (0, 0), "ship": (0, 0)}[kind]
+
+        page = await visit.browser.post("/ship", data={"token": free})
+        assert "Your order is placed." in await visit.settled(page)
+        visit.app.state.shop.deals.change(told.rpartition("/")[2], state="failed")
+        page = await visit.browser.post(
+            "/ship" if kind == "sell" else "/sell", data={"token": (alone, sale)[kind == "ship"]}
+        )
+        assert ("Your order is placed." if kind == "sell" else "Sold for") in await visit.settled(page)
+
+
+@pytest.mark.parametrize(("kind", "words"), [("sell", "Being sold"), ("ship", "Being shipped")])
+async def test_a_card_that_is_under_way_is_shown_so(
+    visiting: Visiting, card: Item, tmp_path: Path, kind: str, words: str
+) -> None:
+    """With the way to its deal, and only to its owner."""
+    async with visiting() as visit:
+        deals = visit.app.state.shop.deals
+        deal, _ = deals.begin("begun", "ada", kind, "subject", "Card", items=(card.id,))
+        assert f'<a href="/deals/{deal.id}">{words}' in await visit.get("/items")
+        assert deals.open_items("bob") == {}
+        with closing(sqlite3.connect(tmp_path / "deals.db")) as book, pytest.raises(sqlite3.IntegrityError):
+            book.execute("INSERT INTO deal_items (deal_id, user_id, item_id) VALUES ('x', 'ada', ?)", (card.id,))
+
+
+async def test_ids_that_come_again_show_nothing_of_another_user(visiting: Visiting, phygitals_sandbox: Sandbox) -> None:
+    """A sandbox that was reset gives the same ids again: what ada had is not to be found in bob's."""
+    start = phygitals_sandbox.snapshot()
+
+    async def buy_and_ship() -> tuple[str, str, str]:
+        token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
+        page = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
+        await visit.settled(page)
+        (item_id,) = re.findall(r'name="item" value="([^"]+)"', await visit.get("/items"))
+        placed = await visit.browser.post("/ship", data={"token": (await visit.offers(item_id))[0]})
+        (order,) = re.findall(r'href="(/orders/[^"]+)"', await visit.settled(placed))
+        assert (await visit.browser.get(order)).status_code == 200
+        return item_id, page.url.path, order
+
+    async with visiting() as visit:
+        before = await buy_and_ship()
+        shown = await visit.get(before[1])
+        phygitals_sandbox.restore(start)
+        assert (await visit.browser.get(before[2])).status_code == 404
+        assert await visit.get(before[1]) == shown
+        await visit.sign_in("bob")
+        after = await buy_and_ship()
+        assert (before[0], before[2]) == (after[0], after[2])
+        await visit.sign_in("ada")
+        assert (await visit.browser.get(before[2])).status_code == 404
+        assert await visit.get(before[1]) == shown
+
+
+async def test_an_order_of_other_cards_is_not_shown(
+    visiting: Visiting, card: Item, phygitals_sandbox: Sandbox, phygitals_faults: FaultTransport
+) -> None:
+    """Whoever placed it, it is not the one that the book tells of."""
+    async with visiting() as visit:
+        page = await visit.browser.post("/ship", data={"token": (await visit.offers(card.id))[0]})
+        (order,) = re.findall(r'href="(/orders/[^"]+)"', await visit.settled(page))
+        assert (await visit.browser.get(order)).status_code == 200
+        deal = visit.app.state.shop.deals.get(page.url.path.rpartition("/")[2], "ada")
+        phygitals_faults.fail(
+            "get_shipping_order",
+            Response(200, {"content-type": "application/json"}, json.dumps({
+                "order_id": deal.order_id, "status": "queued", "destination": {"name": "Somebody Else"},
+                "items": [{"item_id": "theirs", "name": "Their Card"}], "created_at": "2026-04-18T19:05:14.000Z",
+            }).encode()),
+        )  # fmt: skip
+        other = await visit.browser.get(order)
+        assert (other.status_code, "Somebody Else" in other.text) == (404, False)
+
+
+async def test_a_purchase_of_another_user_is_not_taken_for_ones_own(
+    visiting: Visiting, phygitals_sandbox: Sandbox, phygitals_faults: FaultTransport
+) -> None:
+    """Its session came again after a reset: what became of the first is still not known."""
+    start = phygitals_sandbox.snapshot()
+    phygitals_faults.fail("get_purchase", 401)
+    async with visiting() as visit:
+        token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
+        page = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
+        await visit.settled(page)
+        phygitals_sandbox.restore(start)
+        await visit.sign_in("bob")
+        token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
+        other = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
+        assert "Here is your card." in await visit.settled(other)
+        await visit.sign_in("ada")
+        found = await visit.browser.post(f"{page.url.path}/look")
+        assert "Not known yet." in found.text
 
 
 async def test_what_is_unknown_is_looked_up_without_being_asked(
@@ -281,8 +432,8 @@ async def test_a_purchase_that_was_lost_after_its_start(
         assert "Not known yet." in (await visit.browser.post(f"{page.url.path}/look")).text
         phygitals_sandbox.options = SandboxOptions()
         assert "Here is your card." in (await visit.browser.post(f"{page.url.path}/look")).text
-        phygitals_faults.fail("get_purchase", 401)
-        assert "Your cards are here." in await visit.get(page.url.path)
+        phygitals_faults.fail(None, 401)
+        assert "Here is your card." in await visit.get(page.url.path)
 
 
 async def test_a_purchase_of_which_nothing_is_known(

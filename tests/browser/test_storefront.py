@@ -17,6 +17,7 @@ from attrs import define, field
 
 from browser_support import Visit, visiting
 from phygitals_async import PhygitalsClient, Request, Response, Sandbox
+from phygitals_async.sandbox.served import ServedSandbox
 from phygitals_transports import AiohttpTransport, FaultTransport
 from phygitals_transports.aiohttp_server import serve
 from storefront.app import create_app
@@ -86,12 +87,12 @@ Opening = Callable[..., AbstractAsyncContextManager[Shop]]
 
 @pytest.fixture
 def opening(browser_path: str, tmp_path: Path) -> Opening:
-    """Return what opens the shop and a browser."""
+    """Return what opens the shop and a browser; the sandbox with its console, where it is given one."""
 
     @asynccontextmanager
-    async def run(**settings: Any) -> AsyncIterator[Shop]:
+    async def run(sandbox: ServedSandbox | None = None, **settings: Any) -> AsyncIterator[Shop]:
         shop = Shop()
-        async with serve(shop.answer) as shop.sandbox_url:
+        async with serve(sandbox or shop.answer) as shop.sandbox_url:
             app = create_app(
                 lambda journal: PhygitalsClient(
                     shop.faults, api_key="sandbox-test", base_url=f"{shop.sandbox_url}/_", journal=journal
@@ -239,6 +240,50 @@ async def test_a_lost_answer_is_shown_and_looked_up(opening: Opening) -> None:
         await shop.visit.check()
         await shop.click("My cards")
         await shop.shows("There are no cards yet.")
+
+
+async def test_answers_that_the_console_lets_get_lost(opening: Opening) -> None:
+    """One sale that was made and one that was not, both unknown: nothing is sold twice, and no card is lost."""
+    served_sandbox = ServedSandbox(seed=1)
+    for name in ("Mike Trout Base", "Juan Soto Auto"):
+        served_sandbox.sandbox.add_item("ada", name=name, buyback_price=Decimal("8.50"))
+
+    async def lose_a_sale(when: str) -> None:
+        await shop.page.goto(f"{shop.sandbox_url}/_console")
+        await shop.page.locator("[name=operation]").select_option("sell_back")
+        await shop.page.locator("[name=after]").select_option(when)
+        await shop.click("Arm")
+        await shop.shows("1 fault armed")
+
+    async def sell(name: str) -> None:
+        await shop.go("/items")
+        await shop.click(f"Sell {name}")
+        await shop.click("Sell for $8.50")
+        await shop.shows("Not known yet.")
+
+    async with opening(served_sandbox) as shop:
+        await lose_a_sale("after it acted")
+        await sell("Mike Trout Base")
+        await shop.click("Look it up now")
+        await shop.shows("It was looked up: it is done.")
+
+        await lose_a_sale("before the sandbox acts")
+        await sell("Juan Soto Auto")
+        await shop.click("Look it up now")
+        await shop.shows("Not known yet.")
+        await shop.go("/items")
+        await shop.shows("1 card,")
+        # Neither Sell nor Ship: the way to the sale is all there is.
+        await shop.click("Sale not known yet")
+        await shop.shows("Sale of Juan Soto Auto")
+        await shop.visit.check()
+
+        (left,) = served_sandbox.sandbox.ledger.inventory("ada")
+        assert left.name == "Juan Soto Auto"
+        await shop.page.goto(f"{shop.sandbox_url}/_console/sellbacks")
+        assert await shop.page.locator("tbody tr").count() == 1
+        await shop.page.goto(f"{shop.sandbox_url}/_console/requests")
+        assert await shop.page.locator("summary", has_text="buyback").count() == 2
 
 
 async def test_a_card_without_its_picture_shows_its_initials(opening: Opening) -> None:

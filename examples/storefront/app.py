@@ -22,7 +22,7 @@ from phygitals_async.web import Lifespan
 from . import accounts, browse, shipping, trade
 from .deals import Deals
 from .lookup import keep_looking_up
-from .pages import SafeHeaders, show_error, show_refusal
+from .pages import SafeHeaders, show_bug, show_error, show_refusal
 from .shop import LinkedJournal, Shop
 from .signing import Signer, read_secret
 
@@ -73,7 +73,7 @@ def create_app(
         Route("/deals/{deal_id}", trade.deal),
         Route("/deals/{deal_id}/state", trade.deal_state),
         Route("/deals/{deal_id}/look", trade.look_again, methods=["POST"]),
-        Route("/sign-in", accounts.sign_in, methods=["GET", "POST"], name="sign_in"),
+        Route("/sign-in", accounts.sign_in, methods=["GET", "POST"]),
         Route("/sign-out", accounts.sign_out, methods=["POST"]),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static"),
     ]
@@ -83,6 +83,6 @@ def create_app(
             Middleware(SafeHeaders, images=images),
             Middleware(AuthenticationMiddleware, backend=accounts.SignedCookie()),
         ],
-        exception_handlers={PhygitalsError: show_error, HTTPException: show_refusal},
+        exception_handlers={PhygitalsError: show_error, HTTPException: show_refusal, Exception: show_bug},
         lifespan=lifespan,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.authentication import requires
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -10,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from phygitals_async import AddressRejected, BadRequest, Destination, InvalidArgumentError, OrderStatus, UserNotFound
 from phygitals_async.web import explain
 
-from .accounts import form_token, read_form, user_of
+from .accounts import form_token, read_form, signed_in, user_of
 from .pages import page
 from .shop import shop_of
 from .trade import begin, lead_to, open_deal
@@ -34,20 +33,21 @@ _STAGES = (
 )
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def ask_address(request: Request) -> Response:
     """Ask where the chosen items go."""
-    item_ids = request.query_params.getlist("item")
+    item_ids = list(dict.fromkeys(request.query_params.getlist("item")))
     if (deal := open_deal(request, item_ids)) is not None:
         return lead_to(deal, "open")
     return await _form(request, item_ids, {})
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def quotes(request: Request) -> Response:
     """Show what it costs, or what is wrong with the address."""
     form = await read_form(request)
-    item_ids, address = form.get("item", []), {name: form[name][0] for name, *_ in _FIELDS if name in form}
+    item_ids = list(dict.fromkeys(form.get("item", [])))
+    address = {name: form[name][0] for name, *_ in _FIELDS if name in form}
     if (deal := open_deal(request, item_ids)) is not None:
         return lead_to(deal, "open")
     missing = [label for name, label, _, required in _FIELDS if required and name not in address]
@@ -74,13 +74,13 @@ async def quotes(request: Request) -> Response:
     return page(request, "quotes.html", offers=offers, count=count, address=address, expires_at=found.expires_at)
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def ship(request: Request) -> Response:
     """Place the order."""
     return begin(request, "ship", await read_form(request))
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def order(request: Request) -> Response:
     """Show where an order stands."""
     shop, order_id = shop_of(request), request.path_params["order_id"]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-from starlette.authentication import requires
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from phygitals_async import UserNotFound
 
-from .accounts import form_token, read_form, read_token, user_of
+from .accounts import form_token, read_form, read_token, signed_in, user_of
 from .deals import Deal
 from .lookup import look_up
 from .pages import page
@@ -19,7 +19,7 @@ from .shop import shop_of
 from .work import carry_out
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def confirm_sale(request: Request) -> Response:
     """Ask whether to sell."""
     shop, item_id = shop_of(request), request.query_params.get("item", "")
@@ -36,18 +36,18 @@ async def confirm_sale(request: Request) -> Response:
     return page(request, "sell.html", item=item, token=token)
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def buy(request: Request) -> Response:
     """Buy pulls of a pack."""
     form = await read_form(request)
     pulls = form.get("pulls", [""])[0]
     # The API has the last word on how many there may be.
-    if not pulls.isascii() or not pulls.isdecimal() or not 1 <= int(pulls) <= 1000:
+    if not re.fullmatch("[0-9]{1,4}", pulls) or not 1 <= int(pulls) <= 1000:
         raise HTTPException(422, "How many packs is a whole number.")
     return begin(request, "buy", form, int(pulls))
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def sell(request: Request) -> Response:
     """Sell an item back."""
     return begin(request, "sell", await read_form(request))
@@ -79,13 +79,13 @@ def lead_to(deal: Deal, why: str = "") -> Response:
     return RedirectResponse(f"/deals/{deal.id}{why and f'?why={why}'}", 303)
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def deals(request: Request) -> Response:
     """Show what the user asked for lately."""
     return page(request, "deals.html", deals=shop_of(request).deals.of(user_of(request)))
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def deal(request: Request) -> Response:
     """Show how it goes, and at its end what came of it."""
     found = _find(request)
@@ -93,14 +93,14 @@ async def deal(request: Request) -> Response:
     return page(request, "deal.html", deal=found, cards=cards, why=request.query_params.get("why"))
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def deal_state(request: Request) -> Response:
     """Say how it goes, for the script of that page."""
     found = _find(request)
     return JSONResponse({"state": found.state, "text": found.text})
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def look_again(request: Request) -> Response:
     """Look up what is unknown now, instead of at the next turn."""
     found = _find(request)

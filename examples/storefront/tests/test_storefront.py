@@ -25,7 +25,7 @@ import httpx2
 import pytest
 from starlette.applications import Starlette
 
-from phygitals_async import Item, PhygitalsClient, Response, Sandbox
+from phygitals_async import DeadlineExceeded, Item, PhygitalsClient, Response, Sandbox
 from phygitals_async.clock import SkippingClock
 from phygitals_async.sandbox import SandboxOptions
 from phygitals_transports import FaultTransport, MemoryTransport
@@ -138,10 +138,38 @@ async def test_packs_show_their_odds(
         phygitals_sandbox.add_pack(plain)
         assert "Odds" not in await visit.get("/packs/plain")
         phygitals_sandbox.add_pack(attrs.evolve(plain, slug="unheard-of"))
-        phygitals_faults.fail("list_chase_cards", 404)
-        assert "bought for" not in await visit.get("/packs/plain")
-        assert (await visit.browser.get("/items")).url.path == "/sign-in"
+        for failure in (404, 403, Response(200, {}, b"<html>"), DeadlineExceeded):
+            phygitals_faults.fail("list_chase_cards", failure)
+            answer = await visit.browser.get("/packs/plain")
+            assert (answer.status_code, "bought for" in answer.text) == (200, False)
         assert (await visit.browser.post("/sign-in", data={"user": "eve"})).status_code == 403
+
+
+async def test_signing_in_leads_back(visiting: Visiting, phygitals_sandbox: Sandbox) -> None:
+    """To the page that asked for it, and to no other site."""
+    pack = phygitals_sandbox.packs[0]
+    async with visiting(user=None) as visit:
+        page = await visit.get(f"/packs/{pack.id}")
+        assert f'href="/sign-in?next=/packs/{pack.id}"' in page
+        page = await visit.get("/ship", item=["a b", "c&d"])
+        (back,) = re.findall(r'name="next" value="([^"]+)"', page)
+        assert back == "/ship?item=a+b&amp;item=c%26d"
+        # What a form sends cannot be opened: from there, to one's cards.
+        assert (await visit.browser.post("/buy")).url == "http://shop.test/sign-in"
+        for asked_for, leads_to in {
+            f"/packs/{pack.id}": f"/packs/{pack.id}",
+            "/ship?item=a+b&item=c%26d": "/ship?item=a+b&item=c%26d",
+            "": "/items",
+            "items": "/items",
+            "https://evil.test/": "/items",
+            "//evil.test/": "/items",
+            "/\\evil.test/": "/items",
+            "/\t/evil.test/": "/items",
+            "javascript:alert(1)": "/items",
+        }.items():
+            data = {"user": "ada", "next": asked_for}
+            answer = await visit.browser.post("/sign-in", data=data, follow_redirects=False)
+            assert answer.headers["location"] == leads_to
 
 
 async def test_buy_reveal_sell_and_ship(visiting: Visiting, phygitals_sandbox: Sandbox) -> None:
@@ -213,7 +241,7 @@ async def test_a_purchase_shows_how_it_goes(
         token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
         page = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
         assert "Here is your card." in await visit.settled(page)
-        for wrong in ("", "x", "0", "-1", "1.5", "99999"):
+        for wrong in ("", "x", "0", "-1", "1.5", "99999", "9" * 5000, "\u0663"):
             answer = await visit.browser.post("/buy", data={"token": token, "pulls": wrong})
             assert answer.status_code == 422
     assert phygitals_clock.ahead > 0
@@ -540,6 +568,62 @@ async def test_an_order_whose_answer_was_lost(visiting: Visiting, card: Item, ph
         assert "Its answer was lost, and its number with it." in found.text
 
 
+async def test_nothing_that_a_browser_can_send_breaks_a_page(
+    visiting: Visiting, card: Item, phygitals_transport: MemoryTransport
+) -> None:
+    """Too many, too long, twice, or no text at all: refused in words, or taken for what it is."""
+    async with visiting() as visit:
+        long, odd = "x" * 5000, ("\0", "%ff", "../..", "é" * 3000)
+        for path in ("/sell", "/ship"):
+            for ids in ([long], odd, [str(n) for n in range(500)]):
+                answer = await visit.browser.get(path, params={"item": ids})
+                assert (answer.status_code, "not among yours" in answer.text) == (404, True)
+        for ids in ([long], odd):
+            answer = await visit.browser.post("/ship/quotes", data={"item": ids, **ADDRESS})
+            assert (answer.status_code, "not among yours" in answer.text) == (403, True)
+        (token, *_) = await visit.offers(card.id, card.id)
+        page = await visit.browser.post("/ship", data={"token": token})
+        assert "Shipment of 1 card " in await visit.settled(page)
+        answer = await visit.browser.post("/ship/quotes", data={"item": card.id, **ADDRESS, "city": "x" * 300_000})
+        assert (answer.status_code, "too much" in answer.text) == (413, True)
+        for body in (b"\xff\xfe", b"&&&=", b"token=%ff%fe"):
+            assert (await visit.browser.post("/sell", content=body)).status_code == 403
+        for path in (f"/packs/{long}", "/deals/%00", "/orders/%ff", "/static/../app.py", f"/deals/{long}/state"):
+            assert (await visit.browser.get(path)).status_code == 404
+        for cookie in ("x", "x.y", "."):
+            visit.browser.cookies.clear()
+            answer = await visit.browser.get("/items", headers={"cookie": f"user={cookie}"})
+            assert answer.url.path == "/sign-in"
+        for host in ("[", "a]b", "x:y"):
+            assert (await visit.browser.get("/sign-in", headers={"host": host})).status_code == 200
+    assert asked(phygitals_transport, "/ship/quote") == 1
+
+
+async def test_refusals_are_said_in_plain_words(visiting: Visiting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug, too, which is for whoever runs the shop and not for its visitors."""
+    async with visiting() as visit:
+        for method, path, status, words in (
+            ("GET", "/nowhere", 404, "There is no such page."),
+            ("GET", "/static/nothing.css", 404, "There is no such page."),
+            ("GET", "/buy", 405, "This page cannot be opened like this."),
+            ("POST", "/items", 405, "This page cannot be opened like this."),
+        ):
+            page = await visit.browser.request(method, path)
+            assert (page.status_code, words in page.text) == (status, True)
+        monkeypatch.setattr(visit.app.state.shop.deals, "of", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await visit.get("/deals")
+        visitor = httpx2.ASGITransport(visit.app, raise_app_exceptions=False)
+        settings: dict[str, Any] = {"base_url": "http://shop.test", "cookies": visit.browser.cookies}
+        async with httpx2.AsyncClient(transport=visitor, **settings) as browser:
+            page = await browser.get("/deals")
+            assert (page.status_code, "on our side" in page.text, "ZeroDivision" in page.text) == (500, True, False)
+            assert "default-src 'none'" in page.headers["content-security-policy"]
+            monkeypatch.setattr(visit.app.state.shop.signer, "read", lambda *_: 1 / 0)
+            page = await browser.get("/")
+            assert (page.status_code, "on our side" in page.text) == (500, True)
+
+
 async def test_errors_are_pages_that_quote_nothing(
     visiting: Visiting, phygitals_faults: FaultTransport, phygitals_sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -580,6 +664,11 @@ async def test_tiles_say_how_long_the_offer_stands(visiting: Visiting, phygitals
             assert text in page
         assert "&lt;b&gt;New" in page
         assert page.count('href="/sell?') == 5
+        assert "$3,705.50 if all that can be were sold back" in page
+        (over,) = [item.id for item in phygitals_sandbox.ledger.inventory("ada") if item.name == "Over"]
+        ended = await visit.get("/sell", item=over)
+        assert "The offer to buy this card back has ended." in ended
+        assert 'name="token"' not in ended
         assert "cdn.phygitals.com" in page
         assert "elsewhere.test" not in page
         assert (await visit.browser.post("/sign-out")).status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -22,9 +23,11 @@ from phygitals_async.web import Lifespan
 from . import accounts, browse, shipping, trade
 from .deals import Deals
 from .lookup import keep_looking_up
-from .pages import SafeHeaders, show_bug, show_error, show_refusal
+from .pages import SafeHeaders, headline, show_bug, show_error, show_refusal
 from .shop import LinkedJournal, Shop
 from .signing import Signer, read_secret
+
+logger = logging.getLogger("storefront")
 
 
 def create_app(
@@ -57,6 +60,8 @@ def create_app(
                     looking = group.create_task(keep_looking_up(app.state.shop, look_up_every))
                     yield
                     looking.cancel()
+                    if under_way := ", ".join(headline(deal) for deal in deals.in_state("under way")):
+                        logger.warning("ending: waits up to a minute for what is under way: %s", under_way)
 
     routes = [
         Route("/", browse.packs),

@@ -200,9 +200,9 @@ class Deals:
         )
         return {item_id: Deal(*deal) for item_id, *deal in rows}
 
-    def unknown(self) -> list[Deal]:
-        """Return those of which it is not known what became of them, the oldest first."""
-        return self._read("state = 'unknown' ORDER BY started_at")
+    def in_state(self, state: str) -> list[Deal]:
+        """Return all that are in a state, the oldest first."""
+        return self._read("state = ? ORDER BY started_at", state)
 
     def interrupt(self) -> None:
         """Say of those under way that it is not known what became of them: the process that saw to them is gone.

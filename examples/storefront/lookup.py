@@ -26,7 +26,7 @@ async def keep_looking_up(shop: Shop, seconds: float) -> None:
 async def look_up(shop: Shop) -> None:
     """Look up what is unknown. It reads, and sends nothing that moves money or goods."""
     try:
-        if unknown := shop.deals.unknown():
+        if unknown := shop.deals.in_state("unknown"):
             findings = {finding.entry.id: finding for finding in await reconcile(shop.api, shop.journal)}
             for deal in unknown:
                 await _look_up(shop, deal, findings)

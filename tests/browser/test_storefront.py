@@ -193,6 +193,8 @@ async def test_a_double_click_sells_once(opening: Opening) -> None:
         await shop.page.go_back()
         await shop.page.get_by_role("button", name="Sell for").click()
         await shop.shows("Sold for $8.50")
+        await shop.shows("This form was sent before.")
+        await shop.visit.check()
         assert shop.asked.count("/api/v1/vm/buyback") == 1
 
 

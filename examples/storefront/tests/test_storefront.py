@@ -26,7 +26,7 @@ from phygitals_async.clock import SkippingClock
 from phygitals_async.sandbox import SandboxOptions
 from phygitals_transports import FaultTransport, MemoryTransport
 from storefront.app import create_app
-from storefront.signing import Signer
+from storefront.signing import Signer, read_secret
 
 pytestmark = pytest.mark.asyncio
 
@@ -683,3 +683,12 @@ async def test_a_signature_is_for_one_purpose_and_for_a_while() -> None:
     assert Signer(b"other").read("sell", text, 60) is None
     now[0] += 61
     assert signer.read("sell", text, 60) is None
+
+
+async def test_a_secret_is_never_empty(tmp_path: Path) -> None:
+    """As it would be where the process was killed while it made one: anybody could sign with it."""
+    path = tmp_path / "secret"
+    path.touch()
+    secret = read_secret(path)
+    assert len(secret) == 32
+    assert read_secret(path) == secret

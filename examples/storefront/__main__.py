@@ -6,15 +6,15 @@ With PHYGITALS_API_KEY set it uses that key instead, and what else the client re
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
-import subprocess
+import socket
+import sqlite3
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -22,37 +22,37 @@ import uvicorn
 from phygitals_async import PhygitalsClient
 
 from .app import create_app
+from .deals import Deals
+from .own_sandbox import sandbox
+from .signing import read_secret
 
 
-@contextmanager
-def sandbox(port: int) -> Iterator[dict[str, str]]:
-    """Run a sandbox in a process of its own, and give what it says of itself."""
-    command = [sys.executable, "-m", "phygitals_async.sandbox", "--users", "100", "--json", "--port", str(port)]
-    # In a session of its own Ctrl-C does not reach it: work under way ends first.
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        try:
-            assert process.stdout is not None
-            told = process.stdout.readline()
-            if not told:
-                raise SystemExit("the sandbox did not start; --sandbox-port 0 takes any free port")
-            yield json.loads(told)
-        finally:
-            process.terminate()
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See --help\n")
+
+
+def port(text: str) -> int:
+    """Read a port; argparse calls it what it is called here."""
+    if (number := int(text)) not in range(65536):
+        msg = f"must be 0 to 65535, not {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return number
 
 
 def main() -> None:
     """Run until Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="storefront")
-    parser.add_argument("--port", type=int, default=8000, help="of the storefront (default: %(default)s)")
-    parser.add_argument("--sandbox-port", type=int, default=8765, help="of the sandbox (default: %(default)s)")
+    parser = _Parser(prog="storefront")
+    parser.add_argument("--port", type=port, default=8000, help="of the storefront, 0 for any (default: %(default)s)")
+    parser.add_argument("--sandbox-port", type=port, default=8765, help="of the sandbox (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where the shop keeps its book (default: a temporary one)")
     parser.add_argument("--images", default="https://cdn.phygitals.com", help="origin of pictures, with a key of yours")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
+    with listen(options.port) as listening, tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
+        check(folder)
         if "PHYGITALS_API_KEY" in os.environ:
-            serve(folder, options.port, None, None, options.images)
+            serve(folder, listening, None, None, options.images)
             return
         with sandbox(options.sandbox_port) as told:
             parts = urlsplit(told["base_url"])
@@ -60,10 +60,28 @@ def main() -> None:
             print(f"sandbox     {told['base_url']}  (API key {told['api_key']})")
             if "console" in told:
                 print(f"console     {told['console']}")
-            serve(folder, options.port, told["base_url"], told["api_key"], origin)
+            serve(folder, listening, told["base_url"], told["api_key"], origin)
 
 
-def serve(folder: Path, port: int, base_url: str | None, api_key: str | None, images: str) -> None:
+def listen(number: int) -> socket.socket:
+    """Hold the port, before anything is said of it."""
+    try:
+        return socket.create_server(("127.0.0.1", number))
+    except OSError as error:
+        raise SystemExit(f"storefront: cannot serve at 127.0.0.1:{number}: {error.strerror}") from None
+
+
+def check(folder: Path) -> None:
+    """See whether the shop's files can be there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        read_secret(folder / "secret")
+        Deals(folder / "deals.db").close()
+    except (OSError, sqlite3.Error) as error:
+        raise SystemExit(f"storefront: the folder {folder} cannot be used: {error}") from None
+
+
+def serve(folder: Path, listening: socket.socket, base_url: str | None, api_key: str | None, images: str) -> None:
     """Serve the storefront on this machine."""
     app = create_app(
         lambda journal: PhygitalsClient(base_url=base_url, api_key=api_key, journal=journal),
@@ -71,11 +89,16 @@ def serve(folder: Path, port: int, base_url: str | None, api_key: str | None, im
         users=("user_000002", "user_000003", "user_000004", "newcomer"),
         images=images,
     )
-    print(f"storefront  http://127.0.0.1:{port}", flush=True)
+    print(f"storefront  http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
     # Uvicorn ends on SIGTERM by raising it again, and the sandbox has to be ended before.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    uvicorn.run(app, port=port, log_level="warning", timeout_graceful_shutdown=5)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+    server.run(sockets=[listening])
+    if not server.started:
+        # It has logged why.
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -22,9 +23,11 @@ from phygitals_async.web import Lifespan
 from . import accounts, browse, shipping, trade
 from .deals import Deals
 from .lookup import keep_looking_up
-from .pages import SafeHeaders, show_error, show_refusal
+from .pages import SafeHeaders, headline, show_bug, show_error, show_refusal
 from .shop import LinkedJournal, Shop
 from .signing import Signer, read_secret
+
+logger = logging.getLogger("storefront")
 
 
 def create_app(
@@ -57,6 +60,8 @@ def create_app(
                     looking = group.create_task(keep_looking_up(app.state.shop, look_up_every))
                     yield
                     looking.cancel()
+                    if under_way := ", ".join(headline(deal) for deal in deals.in_state("under way")):
+                        logger.warning("ending: waits up to a minute for what is under way: %s", under_way)
 
     routes = [
         Route("/", browse.packs),
@@ -73,7 +78,7 @@ def create_app(
         Route("/deals/{deal_id}", trade.deal),
         Route("/deals/{deal_id}/state", trade.deal_state),
         Route("/deals/{deal_id}/look", trade.look_again, methods=["POST"]),
-        Route("/sign-in", accounts.sign_in, methods=["GET", "POST"], name="sign_in"),
+        Route("/sign-in", accounts.sign_in, methods=["GET", "POST"]),
         Route("/sign-out", accounts.sign_out, methods=["POST"]),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static"),
     ]
@@ -83,6 +88,6 @@ def create_app(
             Middleware(SafeHeaders, images=images),
             Middleware(AuthenticationMiddleware, backend=accounts.SignedCookie()),
         ],
-        exception_handlers={PhygitalsError: show_error, HTTPException: show_refusal},
+        exception_handlers={PhygitalsError: show_error, HTTPException: show_refusal, Exception: show_bug},
         lifespan=lifespan,
     )

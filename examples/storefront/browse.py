@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from starlette.authentication import requires
+import logging
+from datetime import UTC, datetime
+from decimal import Decimal
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from phygitals_async import ChaseCard, NotFound, Pack, UserNotFound
+from phygitals_async import ChaseCard, NotFound, Pack, PhygitalsError, UserNotFound
 
-from .accounts import form_token, user_of
+from .accounts import form_token, here, signed_in, user_of
 from .pages import page
 from .shop import shop_of
+
+logger = logging.getLogger("storefront")
 
 
 async def packs(request: Request) -> Response:
@@ -29,21 +34,25 @@ async def pack(request: Request) -> Response:
         raise HTTPException(404, "This pack is not on offer any more.")
     token = None
     if request.user.is_authenticated:
-        token = form_token(request, "buy", found.id, found.name, found.mint_price)
-    return page(request, "pack.html", pack=found, chase=await _chase(request, found), token=token)
+        token = form_token(request, "buy", found.id, found.name, price=found.mint_price)
+    return page(request, "pack.html", pack=found, chase=await _chase(request, found), token=token, here=here(request))
 
 
 async def _chase(request: Request, found: Pack) -> list[ChaseCard]:
     if found.slug is None:
         return []
     try:
-        return list(await shop_of(request).api.list_chase_cards(found.slug, deadline=5))[:6]
+        return list(await shop_of(request).api.list_chase_cards(found.slug, deadline=2))[:6]
     except NotFound:
         # It is not for every pack that there are some.
         return []
+    except PhygitalsError as error:
+        # The pack can be bought without them.
+        logger.warning("the best cards of %s cannot be shown: %s", found.id, error)
+        return []
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def items(request: Request) -> Response:
     """Show what the user owns."""
     try:
@@ -51,5 +60,8 @@ async def items(request: Request) -> Response:
     except UserNotFound:
         # Unknown to the API until the first purchase.
         return page(request, "items.html", items=(), total=0)
-    sales = shop_of(request).deals.open_sales(user_of(request))
-    return page(request, "items.html", items=inventory.items, total=inventory.total_buyback, sales=sales)
+    open_items = shop_of(request).deals.open_items(user_of(request))
+    now = datetime.now(UTC)
+    offers = [item.buyback_price for item in inventory.items if item.sellback_open(now) and item.id not in open_items]
+    total = sum(offers, Decimal(0))
+    return page(request, "items.html", items=inventory.items, total=total, open_items=open_items)

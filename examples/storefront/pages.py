@@ -23,6 +23,12 @@ from .shop import shop_of
 
 logger = logging.getLogger("storefront")
 
+# Starlette's words.
+_PLAIN_WORDS = {
+    "Not Found": "There is no such page.",
+    "Method Not Allowed": "This page cannot be opened like this.",
+}
+
 
 def usd(amount: Decimal | str | None) -> str:
     """Return an amount in USD as people write it."""
@@ -65,10 +71,16 @@ def headline(deal: Deal) -> str:
     return f"{names[deal.kind]} {count}{deal.title}"
 
 
+def in_deal(deal: Deal) -> str:
+    """Return what is said of an item that is in an open deal."""
+    names = {"sell": ("Being sold", "Sale not known yet"), "ship": ("Being shipped", "Shipment not known yet")}
+    return names[deal.kind][deal.state == "unknown"]
+
+
 templates = Jinja2Templates(Path(__file__).parent / "templates")
 templates.env.filters |= {
     "usd": usd, "percent": percent, "time_left": time_left, "on_day": on_day, "headline": headline,
-    "initials": initials,
+    "initials": initials, "in_deal": in_deal,
 }  # fmt: skip
 templates.env.trim_blocks = templates.env.lstrip_blocks = True
 
@@ -81,6 +93,8 @@ def page(request: Request, name: str, *, status: int = 200, **values: Any) -> Re
     """
     images = f"{shop_of(request).images}/"
     values["now"] = datetime.now(UTC)
+    # There is none on the page of an error that came before it was known who it is.
+    values["user"] = request.scope.get("user")
     values["picture"] = lambda url: url if url and url.startswith(images) else None
     return templates.TemplateResponse(request, name, values, status_code=status)
 
@@ -99,27 +113,44 @@ async def show_error(request: Request, error: Exception) -> Response:
 async def show_refusal(request: Request, error: Exception) -> Response:
     """Answer what Starlette refuses, such as an address that leads nowhere."""
     assert isinstance(error, HTTPException)
-    return page(request, "error.html", status=error.status_code, message=error.detail)
+    message = _PLAIN_WORDS.get(error.detail, error.detail)
+    response = page(request, "error.html", status=error.status_code, message=message)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def show_bug(request: Request, _: Exception) -> Response:
+    """Answer a bug, which Starlette raises again after that, so that the server logs it."""
+    response = page(
+        request, "error.html", status=500, message="Something is wrong on our side. We are looking into it."
+    )
+    # It is made outside of all middleware.
+    response.headers.update(safe_headers(shop_of(request).images))
+    return response
+
+
+def safe_headers(images: str) -> dict[str, str]:
+    """Return what keeps a browser from doing what no page of ours asks for.
+
+    Args:
+        images: The only other origin that anything is loaded from.
+    """
+    return {
+        "Content-Security-Policy": (
+            f"default-src 'none'; img-src 'self' {images}; style-src 'self'; script-src 'self'; "
+            "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        ),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "same-origin",
+    }
 
 
 class SafeHeaders:
-    """Adds to every answer what keeps a browser from doing what no page of ours asks for.
-
-    Args:
-        app: The application.
-        images: The only other origin that anything is loaded from.
-    """
+    """Adds `safe_headers` to every answer."""
 
     def __init__(self, app: ASGIApp, images: str) -> None:
         self._app = app
-        self._headers = {
-            "Content-Security-Policy": (
-                f"default-src 'none'; img-src 'self' {images}; style-src 'self'; script-src 'self'; "
-                "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-            ),
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "same-origin",
-        }
+        self._headers = safe_headers(images)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass everything on."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.authentication import requires
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -10,10 +9,10 @@ from starlette.responses import RedirectResponse, Response
 from phygitals_async import AddressRejected, BadRequest, Destination, InvalidArgumentError, OrderStatus, UserNotFound
 from phygitals_async.web import explain
 
-from .accounts import form_token, read_form, user_of
+from .accounts import form_token, read_form, signed_in, user_of
 from .pages import page
 from .shop import shop_of
-from .trade import begin
+from .trade import begin, lead_to, open_deal
 
 # Name in the form, label, autocomplete, required.
 _FIELDS = (
@@ -34,17 +33,23 @@ _STAGES = (
 )
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def ask_address(request: Request) -> Response:
     """Ask where the chosen items go."""
-    return await _form(request, request.query_params.getlist("item"), {})
+    item_ids = list(dict.fromkeys(request.query_params.getlist("item")))
+    if (deal := open_deal(request, item_ids)) is not None:
+        return lead_to(deal, "open")
+    return await _form(request, item_ids, {})
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def quotes(request: Request) -> Response:
     """Show what it costs, or what is wrong with the address."""
     form = await read_form(request)
-    item_ids, address = form.get("item", []), {name: form[name][0] for name, *_ in _FIELDS if name in form}
+    item_ids = list(dict.fromkeys(form.get("item", [])))
+    address = {name: form[name][0] for name, *_ in _FIELDS if name in form}
+    if (deal := open_deal(request, item_ids)) is not None:
+        return lead_to(deal, "open")
     missing = [label for name, label, _, required in _FIELDS if required and name not in address]
     if missing:
         return await _form(request, item_ids, address, 422, f"Please fill in: {', '.join(missing)}.")
@@ -60,26 +65,32 @@ async def quotes(request: Request) -> Response:
         message = f"{answer.message} This is a suggestion." if suggested else answer.message
         return await _form(request, item_ids, address, answer.status, message)
     count = f"{len(item_ids)} {'card' if len(item_ids) == 1 else 'cards'}"
+    # A request names nothing but its quote, so the form says what that is for.
     offers = [
-        (quote, form_token(request, "ship", quote.id, f"{count} with {quote.carrier} {quote.service}", quote.amount))
+        (quote, form_token(request, "ship", quote.id, f"{count} with {quote.carrier} {quote.service}",
+                           items=item_ids, price=quote.amount))
         for quote in found.quotes
-    ]
+    ]  # fmt: skip
     return page(request, "quotes.html", offers=offers, count=count, address=address, expires_at=found.expires_at)
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def ship(request: Request) -> Response:
     """Place the order."""
     return begin(request, "ship", await read_form(request))
 
 
-@requires("user", redirect="sign_in")
+@signed_in
 async def order(request: Request) -> Response:
     """Show where an order stands."""
     shop, order_id = shop_of(request), request.path_params["order_id"]
-    if not shop.deals.has_order(order_id, user_of(request)):
+    item_ids = shop.deals.items_of_order(order_id, user_of(request))
+    found = await shop.api.get_shipping_order(order_id, deadline=5) if item_ids else None
+    shipped = set() if found is None else {item.item_id for item in found.items}
+    # The address of somebody else is shown to nobody, whatever the API knows by that id.
+    if not shipped or not shipped <= item_ids:
         raise HTTPException(404, "There is no such order.")
-    return page(request, "order.html", order=await shop.api.get_shipping_order(order_id, deadline=5), stages=_STAGES)
+    return page(request, "order.html", order=found, stages=_STAGES)
 
 
 async def _form(

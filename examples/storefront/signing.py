@@ -45,7 +45,8 @@ class Signer:
 
 def read_secret(path: Path) -> bytes:
     """Return the secret kept in a file, which is made where there is none: who is signed in survives a restart."""
-    if not path.exists():
+    # Killed between the two lines below, a process leaves an empty one.
+    if not path.exists() or path.stat().st_size == 0:
         path.touch(mode=0o600)
         path.write_bytes(token_bytes(32))
     return path.read_bytes()

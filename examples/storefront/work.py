@@ -42,12 +42,13 @@ async def _buy(shop: Shop, deal: Deal) -> None:
     started = await shop.api.start_purchase(deal.subject, deal.pulls, deal.user_id, deadline=20)
     shop.deals.change(deal.id, text="Opening it", session_id=started.session_id)
     try:
-        await shop.api.wait_for_purchase(started.session_id, deadline=35)
+        bought = await shop.api.wait_for_purchase(started.session_id, deadline=35)
     except TransactionFailed:
         raise
     except PhygitalsError as error:
         # It was started, whatever keeps us from seeing its end.
         raise PurchasePending(session_id=started.session_id) from error
+    shop.deals.keep_cards(deal.id, bought.nfts)
     shop.deals.change(deal.id, state="done", text="")
 
 

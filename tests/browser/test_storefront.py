@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
+import attrs
 import pytest
 import uvicorn
 from attrs import define, field
 
 from browser_support import Visit, visiting
 from phygitals_async import PhygitalsClient, Request, Response, Sandbox
+from phygitals_async.sandbox.served import ServedSandbox
 from phygitals_transports import AiohttpTransport, FaultTransport
 from phygitals_transports.aiohttp_server import serve
 from storefront.app import create_app
@@ -86,12 +90,12 @@ Opening = Callable[..., AbstractAsyncContextManager[Shop]]
 
 @pytest.fixture
 def opening(browser_path: str, tmp_path: Path) -> Opening:
-    """Return what opens the shop and a browser."""
+    """Return what opens the shop and a browser; the sandbox with its console, where it is given one."""
 
     @asynccontextmanager
-    async def run(**settings: Any) -> AsyncIterator[Shop]:
+    async def run(sandbox: ServedSandbox | None = None, **settings: Any) -> AsyncIterator[Shop]:
         shop = Shop()
-        async with serve(shop.answer) as shop.sandbox_url:
+        async with serve(sandbox or shop.answer) as shop.sandbox_url:
             app = create_app(
                 lambda journal: PhygitalsClient(
                     shop.faults, api_key="sandbox-test", base_url=f"{shop.sandbox_url}/_", journal=journal
@@ -189,6 +193,8 @@ async def test_a_double_click_sells_once(opening: Opening) -> None:
         await shop.page.go_back()
         await shop.page.get_by_role("button", name="Sell for").click()
         await shop.shows("Sold for $8.50")
+        await shop.shows("This form was sent before.")
+        await shop.visit.check()
         assert shop.asked.count("/api/v1/vm/buyback") == 1
 
 
@@ -239,6 +245,112 @@ async def test_a_lost_answer_is_shown_and_looked_up(opening: Opening) -> None:
         await shop.visit.check()
         await shop.click("My cards")
         await shop.shows("There are no cards yet.")
+
+
+@pytest.mark.parametrize("how", ["another book", "signed out"])
+async def test_a_page_that_cannot_be_followed_any_more_says_so(opening: Opening, tmp_path: Path, how: str) -> None:
+    """The shop was started anew with another book, or its cookies are gone: the page does not wait for ever."""
+    go_on = asyncio.Event()
+
+    async def hold(path: str) -> None:
+        if path.endswith("/vm/buy/init"):
+            await go_on.wait()
+
+    async with opening() as shop:
+        shop.before = hold
+        await shop.go("/")
+        await shop.click("Topps Chrome 2024")
+        await shop.click("Buy")
+        await shop.shows("Buying the pack")
+        if how == "signed out":
+            await shop.page.context.clear_cookies()
+        else:
+            with closing(sqlite3.connect(tmp_path / "deals.db", isolation_level=None)) as book:
+                book.execute("DELETE FROM deals")
+        await shop.shows("This cannot be followed here any more")
+        assert await shop.page.locator(".spinner").count() == 0
+        go_on.set()
+        # What the browser itself says of an answer with 404.
+        assert [error for error in shop.visit.errors if "404" not in error] == []
+        shop.visit.errors.clear()
+
+
+async def test_long_words_widen_no_page(opening: Opening) -> None:
+    """Of a name, on a phone."""
+    long = "W" * 200
+    async with opening(**PHONE) as shop:
+        ids = [shop.sandbox.add_item("ada", name=long, buyback_price=Decimal(1)).id for _ in range(6)]
+        pack = shop.sandbox.packs[0]
+        tiers = tuple(attrs.evolve(tier, name=long) for tier in pack.rarity_distribution or ())
+        shop.sandbox.add_pack(attrs.evolve(pack, name=long, description=long, rarity_distribution=tiers))
+        shop.faults.fail("sell_back", 502)
+        await shop.go(f"/sell?item={quote(ids[0])}")
+        await shop.click("Sell for")
+        await shop.shows("Not known yet.")
+        deal = urlsplit(shop.page.url).path
+        for path in ("/", f"/packs/{quote(pack.id)}", "/items", f"/ship?item={quote(ids[1])}", "/deals", deal):
+            await shop.go(path)
+            await shop.shows(long)
+            assert await shop.page.evaluate("document.documentElement.scrollWidth") == 360, path
+
+
+async def test_what_has_the_focus_is_not_behind_the_bar(opening: Opening) -> None:
+    """Neither on the way down nor on the way up."""
+    covered = """() => {
+        const bar = document.querySelector(".bar"), focused = document.activeElement;
+        return !bar.contains(focused) && focused.getBoundingClientRect().bottom > bar.getBoundingClientRect().top;
+    }"""
+    async with opening(viewport={"width": 360, "height": 600}) as shop:
+        for number in range(12):
+            shop.sandbox.add_item("ada", name=f"Card {number}", buyback_price=Decimal(1))
+        await shop.go("/items")
+        for key in ["Tab"] * 29 + ["Shift+Tab"] * 28:
+            await shop.page.keyboard.press(key)
+            assert not await shop.page.evaluate(covered)
+
+
+async def test_answers_that_the_console_lets_get_lost(opening: Opening) -> None:
+    """One sale that was made and one that was not, both unknown: nothing is sold twice, and no card is lost."""
+    served_sandbox = ServedSandbox(seed=1)
+    for name in ("Mike Trout Base", "Juan Soto Auto"):
+        served_sandbox.sandbox.add_item("ada", name=name, buyback_price=Decimal("8.50"))
+
+    async def lose_a_sale(when: str) -> None:
+        await shop.page.goto(f"{shop.sandbox_url}/_console")
+        await shop.page.locator("[name=operation]").select_option("sell_back")
+        await shop.page.locator("[name=after]").select_option(when)
+        await shop.click("Arm")
+        await shop.shows("1 fault armed")
+
+    async def sell(name: str) -> None:
+        await shop.go("/items")
+        await shop.click(f"Sell {name}")
+        await shop.click("Sell for $8.50")
+        await shop.shows("Not known yet.")
+
+    async with opening(served_sandbox) as shop:
+        await lose_a_sale("after it acted")
+        await sell("Mike Trout Base")
+        await shop.click("Look it up now")
+        await shop.shows("It was looked up: it is done.")
+
+        await lose_a_sale("before the sandbox acts")
+        await sell("Juan Soto Auto")
+        await shop.click("Look it up now")
+        await shop.shows("Not known yet.")
+        await shop.go("/items")
+        await shop.shows("1 card,")
+        # Neither Sell nor Ship: the way to the sale is all there is.
+        await shop.click("Sale not known yet")
+        await shop.shows("Sale of Juan Soto Auto")
+        await shop.visit.check()
+
+        (left,) = served_sandbox.sandbox.ledger.inventory("ada")
+        assert left.name == "Juan Soto Auto"
+        await shop.page.goto(f"{shop.sandbox_url}/_console/sellbacks")
+        assert await shop.page.locator("tbody tr").count() == 1
+        await shop.page.goto(f"{shop.sandbox_url}/_console/requests")
+        assert await shop.page.locator("summary", has_text="buyback").count() == 2
 
 
 async def test_a_card_without_its_picture_shows_its_initials(opening: Opening) -> None:

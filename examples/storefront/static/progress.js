@@ -5,6 +5,11 @@ const shown = document.querySelector("[data-follow]");
 async function follow() {
   try {
     const answer = await fetch(shown.dataset.follow);
+    if (answer.status === 404 || answer.redirected) {
+      shown.textContent = "This cannot be followed here any more: the shop was started anew, or you are signed out.";
+      shown.parentElement.querySelector(".spinner")?.remove();
+      return;
+    }
     const deal = await answer.json();
     if (deal.state !== shown.dataset.state) {
       location.reload();

@@ -6,13 +6,11 @@ Each test runs the shop from its start to its shutdown. `visit.settled()` waits 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
-import signal
-import socket
-import subprocess
-import sys
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -23,12 +21,12 @@ import httpx2
 import pytest
 from starlette.applications import Starlette
 
-from phygitals_async import Item, PhygitalsClient, Sandbox
+from phygitals_async import DeadlineExceeded, Item, PhygitalsClient, Response, Sandbox
 from phygitals_async.clock import SkippingClock
 from phygitals_async.sandbox import SandboxOptions
 from phygitals_transports import FaultTransport, MemoryTransport
 from storefront.app import create_app
-from storefront.signing import Signer
+from storefront.signing import Signer, read_secret
 
 pytestmark = pytest.mark.asyncio
 
@@ -58,6 +56,11 @@ class Visit:
         found = re.search(r'name="token" value="([^"]+)"', await self.get(path, **query))
         assert found is not None
         return found[1]
+
+    async def offers(self, *item_ids: str) -> list[str]:
+        """Return the tokens of the offers to ship items."""
+        answer = await self.browser.post("/ship/quotes", data={"item": item_ids, **ADDRESS})
+        return re.findall(r'name="token" value="([^"]+)"', answer.text)
 
     async def settled(self, page: httpx2.Response, *until_not: str) -> str:
         """Return a deal's page as soon as it is not under way, or in none of other states."""
@@ -131,10 +134,38 @@ async def test_packs_show_their_odds(
         phygitals_sandbox.add_pack(plain)
         assert "Odds" not in await visit.get("/packs/plain")
         phygitals_sandbox.add_pack(attrs.evolve(plain, slug="unheard-of"))
-        phygitals_faults.fail("list_chase_cards", 404)
-        assert "bought for" not in await visit.get("/packs/plain")
-        assert (await visit.browser.get("/items")).url.path == "/sign-in"
+        for failure in (404, 403, Response(200, {}, b"<html>"), DeadlineExceeded):
+            phygitals_faults.fail("list_chase_cards", failure)
+            answer = await visit.browser.get("/packs/plain")
+            assert (answer.status_code, "bought for" in answer.text) == (200, False)
         assert (await visit.browser.post("/sign-in", data={"user": "eve"})).status_code == 403
+
+
+async def test_signing_in_leads_back(visiting: Visiting, phygitals_sandbox: Sandbox) -> None:
+    """To the page that asked for it, and to no other site."""
+    pack = phygitals_sandbox.packs[0]
+    async with visiting(user=None) as visit:
+        page = await visit.get(f"/packs/{pack.id}")
+        assert f'href="/sign-in?next=/packs/{pack.id}"' in page
+        page = await visit.get("/ship", item=["a b", "c&d"])
+        (back,) = re.findall(r'name="next" value="([^"]+)"', page)
+        assert back == "/ship?item=a+b&amp;item=c%26d"
+        # What a form sends cannot be opened: from there, to one's cards.
+        assert (await visit.browser.post("/buy")).url == "http://shop.test/sign-in"
+        for asked_for, leads_to in {
+            f"/packs/{pack.id}": f"/packs/{pack.id}",
+            "/ship?item=a+b&item=c%26d": "/ship?item=a+b&item=c%26d",
+            "": "/items",
+            "items": "/items",
+            "https://evil.test/": "/items",
+            "//evil.test/": "/items",
+            "/\\evil.test/": "/items",
+            "/\t/evil.test/": "/items",
+            "javascript:alert(1)": "/items",
+        }.items():
+            data = {"user": "ada", "next": asked_for}
+            answer = await visit.browser.post("/sign-in", data=data, follow_redirects=False)
+            assert answer.headers["location"] == leads_to
 
 
 async def test_buy_reveal_sell_and_ship(visiting: Visiting, phygitals_sandbox: Sandbox) -> None:
@@ -178,7 +209,8 @@ async def test_one_form_sells_once(visiting: Visiting, card: Item, phygitals_tra
             assert "Sold for $8.50" in await visit.settled(page)
         again = await visit.browser.post("/sell", data={"token": token})
         assert "Sold for $8.50" in await visit.settled(again)
-        assert pages[0].url == pages[1].url == again.url
+        assert "sent before" in again.text
+        assert pages[0].url.path == pages[1].url.path == again.url.path
     assert asked(phygitals_transport, "/vm/buyback") == 1
 
 
@@ -205,21 +237,39 @@ async def test_a_purchase_shows_how_it_goes(
         token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
         page = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
         assert "Here is your card." in await visit.settled(page)
-        for wrong in ("", "x", "0", "-1", "1.5", "99999"):
+        for wrong in ("", "x", "0", "-1", "1.5", "99999", "9" * 5000, "\u0663"):
             answer = await visit.browser.post("/buy", data={"token": token, "pulls": wrong})
             assert answer.status_code == 422
     assert phygitals_clock.ahead > 0
 
 
-async def test_a_shop_that_shuts_down_finishes_first(
-    visiting: Visiting, card: Item, phygitals_faults: FaultTransport
+async def test_a_form_that_is_sent_again_says_that_it_buys_nothing(
+    visiting: Visiting, phygitals_sandbox: Sandbox, phygitals_transport: MemoryTransport
 ) -> None:
-    """The browser is gone, and the server ends: the sale is in the book."""
+    """Whatever was changed in it meanwhile; the way to a new one is shown."""
+    pack = phygitals_sandbox.packs[0]
+    async with visiting() as visit:
+        token = await visit.token(f"/packs/{pack.id}")
+        first = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
+        assert "sent before" not in await visit.settled(first)
+        again = await visit.browser.post("/buy", data={"token": token, "pulls": "3"})
+        assert again.url.path == first.url.path
+        assert "sent before" in again.text
+        assert f'<a href="/packs/{pack.id}">open the pack again' in again.text
+    assert asked(phygitals_transport, "/vm/buy/init") == 1
+
+
+async def test_a_shop_that_shuts_down_finishes_first(
+    visiting: Visiting, card: Item, phygitals_faults: FaultTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The browser is gone, and the server ends: the log says what it waits for, and the sale is in the book."""
     phygitals_faults.delay("sell_back", 0.1)
     async with visiting() as visit:
         token = await visit.token("/sell", item=card.id)
         page = await visit.browser.post("/sell", data={"token": token})
         assert "under way" in (await visit.browser.get(f"{page.url.path}/state")).text
+        assert caplog.text == ""
+    assert f"Sale of {card.name}" in caplog.text
     async with visiting() as visit:
         assert "Sold for $8.50" in await visit.get(page.url.path)
 
@@ -245,15 +295,142 @@ async def test_a_lost_sale_is_unknown_and_then_looked_up(
         assert ("Sale not known yet" in await visit.get("/items")) == (not after_sending)
         if not after_sending:
             assert "/sell?item=" not in await visit.get("/items")
-            assert (await visit.browser.get("/sell", params={"item": card.id})).url == page.url
+            assert (await visit.browser.get("/sell", params={"item": card.id})).url.path == page.url.path
             other = await visit.browser.post("/sell", data={"token": earlier})
-            assert other.url == page.url
+            assert other.url.path == page.url.path
             # For a quarter of an hour it may still be under way.
             assert "Not known yet." in (await visit.browser.post(f"{page.url.path}/look")).text
             monkeypatch.setattr("phygitals_async.journal._LAG", timedelta())
         found = await visit.browser.post(f"{page.url.path}/look")
         assert ("Sold. Its answer was lost, and the amount with it." in found.text) == after_sending
         assert ("nothing was done" in found.text) == (not after_sending)
+
+
+@pytest.mark.parametrize("kind", ["sell", "ship"])
+async def test_a_card_of_an_open_deal_is_neither_sold_nor_shipped(
+    visiting: Visiting,
+    card: Item,
+    phygitals_sandbox: Sandbox,
+    phygitals_faults: FaultTransport,
+    phygitals_transport: MemoryTransport,
+    kind: str,
+) -> None:
+    """Whatever page or old form asks for it: all lead to the deal of which it is not known what became."""
+    other = phygitals_sandbox.add_item("ada", name="Other", buyback_price=Decimal(2))
+    phygitals_faults.fail({"sell": "sell_back", "ship": "request_shipping"}[kind], 502)
+    async with visiting() as visit:
+        # Forms that were open in other tabs.
+        sale = await visit.token("/sell", item=card.id)
+        alone, both, free = [(await visit.offers(*ids))[0] for ids in ((card.id,), (other.id, card.id), (other.id,))]
+        path, token = ("/sell", await visit.token("/sell", item=card.id)) if kind == "sell" else ("/ship", alone)
+        page = await visit.browser.post(path, data={"token": token})
+        assert "Not known yet." in await visit.settled(page)
+        told = page.url.path
+
+        cards = await visit.get("/items")
+        words = {"sell": "Sale not known yet", "ship": "Shipment not known yet"}[kind]
+        assert re.search(rf'<a href="{told}">{words}', cards)
+        assert (cards.count('name="item"'), cards.count('href="/sell?')) == (1, 1)
+        for answer in (
+            await visit.browser.get("/sell", params={"item": card.id}),
+            await visit.browser.get("/ship", params={"item": [other.id, card.id]}),
+            await visit.browser.post("/ship/quotes", data={"item": [other.id, card.id], **ADDRESS}),
+            await visit.browser.post("/sell", data={"token": sale}),
+            await visit.browser.post("/ship", data={"token": both}),
+        ):
+            assert (answer.url.path, "Nothing new was started" in answer.text) == (told, True)
+        sent = asked(phygitals_transport, "/vm/buyback"), asked(phygitals_transport, "/ship/request")
+        assert sent == {"sell": (0, 0), "ship": (0, 0)}[kind]
+
+        page = await visit.browser.post("/ship", data={"token": free})
+        assert "Your order is placed." in await visit.settled(page)
+        visit.app.state.shop.deals.change(told.rpartition("/")[2], state="failed")
+        page = await visit.browser.post(
+            "/ship" if kind == "sell" else "/sell", data={"token": (alone, sale)[kind == "ship"]}
+        )
+        assert ("Your order is placed." if kind == "sell" else "Sold for") in await visit.settled(page)
+
+
+@pytest.mark.parametrize(("kind", "words"), [("sell", "Being sold"), ("ship", "Being shipped")])
+async def test_a_card_that_is_under_way_is_shown_so(
+    visiting: Visiting, card: Item, tmp_path: Path, kind: str, words: str
+) -> None:
+    """With the way to its deal, and only to its owner."""
+    async with visiting() as visit:
+        deals = visit.app.state.shop.deals
+        deal, _ = deals.begin("begun", "ada", kind, "subject", "Card", items=(card.id,))
+        assert f'<a href="/deals/{deal.id}">{words}' in await visit.get("/items")
+        assert deals.open_items("bob") == {}
+        with closing(sqlite3.connect(tmp_path / "deals.db")) as book, pytest.raises(sqlite3.IntegrityError):
+            book.execute("INSERT INTO deal_items (deal_id, user_id, item_id) VALUES ('x', 'ada', ?)", (card.id,))
+
+
+async def test_ids_that_come_again_show_nothing_of_another_user(visiting: Visiting, phygitals_sandbox: Sandbox) -> None:
+    """A sandbox that was reset gives the same ids again: what ada had is not to be found in bob's."""
+    start = phygitals_sandbox.snapshot()
+
+    async def buy_and_ship() -> tuple[str, str, str]:
+        token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
+        page = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
+        await visit.settled(page)
+        (item_id,) = re.findall(r'name="item" value="([^"]+)"', await visit.get("/items"))
+        placed = await visit.browser.post("/ship", data={"token": (await visit.offers(item_id))[0]})
+        (order,) = re.findall(r'href="(/orders/[^"]+)"', await visit.settled(placed))
+        assert (await visit.browser.get(order)).status_code == 200
+        return item_id, page.url.path, order
+
+    async with visiting() as visit:
+        before = await buy_and_ship()
+        shown = await visit.get(before[1])
+        phygitals_sandbox.restore(start)
+        assert (await visit.browser.get(before[2])).status_code == 404
+        assert await visit.get(before[1]) == shown
+        await visit.sign_in("bob")
+        after = await buy_and_ship()
+        assert (before[0], before[2]) == (after[0], after[2])
+        await visit.sign_in("ada")
+        assert (await visit.browser.get(before[2])).status_code == 404
+        assert await visit.get(before[1]) == shown
+
+
+async def test_an_order_of_other_cards_is_not_shown(
+    visiting: Visiting, card: Item, phygitals_sandbox: Sandbox, phygitals_faults: FaultTransport
+) -> None:
+    """Whoever placed it, it is not the one that the book tells of."""
+    async with visiting() as visit:
+        page = await visit.browser.post("/ship", data={"token": (await visit.offers(card.id))[0]})
+        (order,) = re.findall(r'href="(/orders/[^"]+)"', await visit.settled(page))
+        assert (await visit.browser.get(order)).status_code == 200
+        deal = visit.app.state.shop.deals.get(page.url.path.rpartition("/")[2], "ada")
+        phygitals_faults.fail(
+            "get_shipping_order",
+            Response(200, {"content-type": "application/json"}, json.dumps({
+                "order_id": deal.order_id, "status": "queued", "destination": {"name": "Somebody Else"},
+                "items": [{"item_id": "theirs", "name": "Their Card"}], "created_at": "2026-04-18T19:05:14.000Z",
+            }).encode()),
+        )  # fmt: skip
+        other = await visit.browser.get(order)
+        assert (other.status_code, "Somebody Else" in other.text) == (404, False)
+
+
+async def test_a_purchase_of_another_user_is_not_taken_for_ones_own(
+    visiting: Visiting, phygitals_sandbox: Sandbox, phygitals_faults: FaultTransport
+) -> None:
+    """Its session came again after a reset: what became of the first is still not known."""
+    start = phygitals_sandbox.snapshot()
+    phygitals_faults.fail("get_purchase", 401)
+    async with visiting() as visit:
+        token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
+        page = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
+        await visit.settled(page)
+        phygitals_sandbox.restore(start)
+        await visit.sign_in("bob")
+        token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
+        other = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
+        assert "Here is your card." in await visit.settled(other)
+        await visit.sign_in("ada")
+        found = await visit.browser.post(f"{page.url.path}/look")
+        assert "Not known yet." in found.text
 
 
 async def test_what_is_unknown_is_looked_up_without_being_asked(
@@ -281,8 +458,8 @@ async def test_a_purchase_that_was_lost_after_its_start(
         assert "Not known yet." in (await visit.browser.post(f"{page.url.path}/look")).text
         phygitals_sandbox.options = SandboxOptions()
         assert "Here is your card." in (await visit.browser.post(f"{page.url.path}/look")).text
-        phygitals_faults.fail("get_purchase", 401)
-        assert "Your cards are here." in await visit.get(page.url.path)
+        phygitals_faults.fail(None, 401)
+        assert "Here is your card." in await visit.get(page.url.path)
 
 
 async def test_a_purchase_of_which_nothing_is_known(
@@ -389,6 +566,62 @@ async def test_an_order_whose_answer_was_lost(visiting: Visiting, card: Item, ph
         assert "Its answer was lost, and its number with it." in found.text
 
 
+async def test_nothing_that_a_browser_can_send_breaks_a_page(
+    visiting: Visiting, card: Item, phygitals_transport: MemoryTransport
+) -> None:
+    """Too many, too long, twice, or no text at all: refused in words, or taken for what it is."""
+    async with visiting() as visit:
+        long, odd = "x" * 5000, ("\0", "%ff", "../..", "é" * 3000)
+        for path in ("/sell", "/ship"):
+            for ids in ([long], odd, [str(n) for n in range(500)]):
+                answer = await visit.browser.get(path, params={"item": ids})
+                assert (answer.status_code, "not among yours" in answer.text) == (404, True)
+        for ids in ([long], odd):
+            answer = await visit.browser.post("/ship/quotes", data={"item": ids, **ADDRESS})
+            assert (answer.status_code, "not among yours" in answer.text) == (403, True)
+        (token, *_) = await visit.offers(card.id, card.id)
+        page = await visit.browser.post("/ship", data={"token": token})
+        assert "Shipment of 1 card " in await visit.settled(page)
+        answer = await visit.browser.post("/ship/quotes", data={"item": card.id, **ADDRESS, "city": "x" * 300_000})
+        assert (answer.status_code, "too much" in answer.text) == (413, True)
+        for body in (b"\xff\xfe", b"&&&=", b"token=%ff%fe"):
+            assert (await visit.browser.post("/sell", content=body)).status_code == 403
+        for path in (f"/packs/{long}", "/deals/%00", "/orders/%ff", "/static/../app.py", f"/deals/{long}/state"):
+            assert (await visit.browser.get(path)).status_code == 404
+        for cookie in ("x", "x.y", "."):
+            visit.browser.cookies.clear()
+            answer = await visit.browser.get("/items", headers={"cookie": f"user={cookie}"})
+            assert answer.url.path == "/sign-in"
+        for host in ("[", "a]b", "x:y"):
+            assert (await visit.browser.get("/sign-in", headers={"host": host})).status_code == 200
+    assert asked(phygitals_transport, "/ship/quote") == 1
+
+
+async def test_refusals_are_said_in_plain_words(visiting: Visiting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug, too, which is for whoever runs the shop and not for its visitors."""
+    async with visiting() as visit:
+        for method, path, status, words in (
+            ("GET", "/nowhere", 404, "There is no such page."),
+            ("GET", "/static/nothing.css", 404, "There is no such page."),
+            ("GET", "/buy", 405, "This page cannot be opened like this."),
+            ("POST", "/items", 405, "This page cannot be opened like this."),
+        ):
+            page = await visit.browser.request(method, path)
+            assert (page.status_code, words in page.text) == (status, True)
+        monkeypatch.setattr(visit.app.state.shop.deals, "of", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await visit.get("/deals")
+        visitor = httpx2.ASGITransport(visit.app, raise_app_exceptions=False)
+        settings: dict[str, Any] = {"base_url": "http://shop.test", "cookies": visit.browser.cookies}
+        async with httpx2.AsyncClient(transport=visitor, **settings) as browser:
+            page = await browser.get("/deals")
+            assert (page.status_code, "on our side" in page.text, "ZeroDivision" in page.text) == (500, True, False)
+            assert "default-src 'none'" in page.headers["content-security-policy"]
+            monkeypatch.setattr(visit.app.state.shop.signer, "read", lambda *_: 1 / 0)
+            page = await browser.get("/")
+            assert (page.status_code, "on our side" in page.text) == (500, True)
+
+
 async def test_errors_are_pages_that_quote_nothing(
     visiting: Visiting, phygitals_faults: FaultTransport, phygitals_sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -429,6 +662,11 @@ async def test_tiles_say_how_long_the_offer_stands(visiting: Visiting, phygitals
             assert text in page
         assert "&lt;b&gt;New" in page
         assert page.count('href="/sell?') == 5
+        assert "$3,705.50 if all that can be were sold back" in page
+        (over,) = [item.id for item in phygitals_sandbox.ledger.inventory("ada") if item.name == "Over"]
+        ended = await visit.get("/sell", item=over)
+        assert "The offer to buy this card back has ended." in ended
+        assert 'name="token"' not in ended
         assert "cdn.phygitals.com" in page
         assert "elsewhere.test" not in page
         assert (await visit.browser.post("/sign-out")).status_code == 200
@@ -447,31 +685,10 @@ async def test_a_signature_is_for_one_purpose_and_for_a_while() -> None:
     assert signer.read("sell", text, 60) is None
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-async def test_it_runs_with_a_sandbox_of_its_own(how: signal.Signals) -> None:
-    """One command; both addresses answer, and ending it ends both."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "error", "-m", "storefront", "--port", str(port), "--sandbox-port", "0",
-        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        (base_url,) = re.findall(r"http://\S+", (await process.stdout.readline()).decode())
-        async with httpx2.AsyncClient() as browser:
-            while True:
-                try:
-                    page = await browser.get(f"http://127.0.0.1:{port}/")
-                    break
-                except httpx2.ConnectError:
-                    await asyncio.sleep(0.05)
-            assert "Topps Chrome" in page.text
-            process.send_signal(how)
-            await process.wait()
-            with pytest.raises(httpx2.ConnectError):
-                await browser.get(base_url)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+async def test_a_secret_is_never_empty(tmp_path: Path) -> None:
+    """As it would be where the process was killed while it made one: anybody could sign with it."""
+    path = tmp_path / "secret"
+    path.touch()
+    secret = read_secret(path)
+    assert len(secret) == 32
+    assert read_secret(path) == secret

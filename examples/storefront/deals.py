@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from phygitals_async import PurchasedItem
 
 # Three things are the database's to refuse, for only it sees every request in one order. The id comes with the form, so
 # a double click, or a reload, finds the row of the first. Nobody starts a second deal about the same thing while what
-# became of the first is not known: nothing could tell the two apart then. And an item is in one open deal at most,
+# became of the first is not known: two lost ones could not be told apart. And an item is in one open deal at most,
 # whatever its kind. That holds for each user: in a sandbox, two may have been given the same item.
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS deals (
@@ -23,8 +23,7 @@ _SCHEMA = """
         started_at TEXT NOT NULL, pulls INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL DEFAULT 'under way',
         text TEXT NOT NULL DEFAULT '', entry_id TEXT, session_id TEXT, order_id TEXT, amount TEXT
     );
-    CREATE UNIQUE INDEX IF NOT EXISTS one_at_a_time ON deals (user_id, kind, subject)
-        WHERE state IN ('under way', 'unknown');
+    DROP INDEX IF EXISTS one_at_a_time;
     CREATE INDEX IF NOT EXISTS by_user ON deals (user_id, started_at);
     CREATE TABLE IF NOT EXISTS deal_items (
         deal_id TEXT NOT NULL, user_id TEXT NOT NULL, item_id TEXT NOT NULL, is_open INTEGER NOT NULL DEFAULT 1,
@@ -38,6 +37,9 @@ _SCHEMA = """
         PRIMARY KEY (deal_id, item_id)
     )
 """
+
+# What became of a lost purchase may never show. For so long nobody buys the same pack again.
+_PURCHASE_IN_THE_WAY = timedelta(minutes=30)
 
 
 @frozen
@@ -129,21 +131,23 @@ class Deals:
         That is the deal itself where it is there already, or an open one about the same thing or about one of `items`:
         the ids of what is sold or shipped.
         """
-        item_ids = list(items)
+        item_ids, now = list(items), datetime.now(UTC)
+        since = (now - _PURCHASE_IN_THE_WAY).isoformat()
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             in_the_way = self._read(
-                "id = ? OR state IN ('under way', 'unknown') AND user_id = ? AND (kind = ? AND subject = ? OR id IN "
+                "id = ? OR state IN ('under way', 'unknown') AND user_id = ? AND (kind = ? AND subject = ? "
+                "AND (kind <> 'buy' OR state = 'under way' OR started_at > ?) OR id IN "
                 "(SELECT deal_id FROM deal_items WHERE is_open AND item_id IN (SELECT value FROM json_each(?)))) "
                 "ORDER BY id = ? DESC LIMIT 1",
-                deal_id, user_id, kind, subject, json.dumps(item_ids), deal_id,
+                deal_id, user_id, kind, subject, since, json.dumps(item_ids), deal_id,
             )  # fmt: skip
             if in_the_way:
                 return in_the_way[0], False
             self._db.execute(
                 "INSERT INTO deals (id, user_id, kind, subject, title, started_at, pulls, amount) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (deal_id, user_id, kind, subject, title, datetime.now(UTC).isoformat(), pulls, amount),
+                (deal_id, user_id, kind, subject, title, now.isoformat(), pulls, amount),
             )
             self._db.executemany(
                 "INSERT INTO deal_items (deal_id, user_id, item_id) VALUES (?, ?, ?)",

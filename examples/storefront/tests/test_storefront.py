@@ -11,7 +11,7 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -473,6 +473,30 @@ async def test_a_purchase_of_which_nothing_is_known(
         assert "Not known yet." in await visit.settled(page)
         found = await visit.browser.post(f"{page.url.path}/look")
         assert "Your cards are here." in found.text
+
+
+async def test_a_lost_purchase_is_never_taken_for_another(
+    visiting: Visiting, phygitals_sandbox: Sandbox, phygitals_faults: FaultTransport
+) -> None:
+    """It is not done because the same pack was bought before; and it does not keep the pack from its user for ever."""
+    pack = f"/packs/{phygitals_sandbox.packs[0].id}"
+    async with visiting() as visit:
+
+        async def buy() -> httpx2.Response:
+            return await visit.browser.post("/buy", data={"token": await visit.token(pack), "pulls": "1"})
+
+        assert "Here is your card." in await visit.settled(await buy())
+        phygitals_faults.fail("start_purchase", 502)
+        lost = await buy()
+        assert "you can buy the pack again" in await visit.settled(lost)
+        assert "Not known yet." in (await visit.browser.post(f"{lost.url.path}/look")).text
+        assert (await buy()).url.path == lost.url.path
+        deal_id = lost.url.path.rpartition("/")[2]
+        started = datetime.now(UTC) - timedelta(minutes=31)
+        visit.app.state.shop.deals.change(deal_id, started_at=started.isoformat())
+        assert "Here is your card." in await visit.settled(await buy())
+        assert "Not known yet." in (await visit.browser.post(f"{lost.url.path}/look")).text
+        assert len((await visit.app.state.shop.api.get_inventory("ada")).items) == 2
 
 
 async def test_a_pack_that_is_sold_out_meanwhile(visiting: Visiting, phygitals_sandbox: Sandbox) -> None:

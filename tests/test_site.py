@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from site_support import Page, build, need_site, read_pages, stage
+from site_support import Page, build, read_pages, stage
 from support import ROOT, public_modules, script
 
 
@@ -98,9 +98,9 @@ def test_a_link_to_a_file_of_the_source_becomes_its_path(tmp_path: Path) -> None
     }
 
 
+@pytest.mark.usefixtures("site_builder")
 def test_a_broken_link_ends_the_build(tmp_path: Path) -> None:
     """To a page, and to an anchor of one."""
-    need_site()
     stage(tmp_path)
     document = tmp_path / "build" / "docs" / "index.md"
     document.write_text(document.read_text() + "\n[a](nowhere.md) [b](cli.md#nothing)\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Final
@@ -26,8 +25,8 @@ def stage(folder: Path) -> None:
 
 def build(folder: Path) -> subprocess.CompletedProcess[str]:
     """Build the site in `folder`, as `make docs` does."""
-    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done: subprocess.CompletedProcess[str] = script("build_site").build(folder)
+    return done
 
 
 @define

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -57,6 +58,12 @@ NEEDS: Final = (
         found=lambda: _installed("zensical", "mkdocstrings"),
         variable="PHYGITALS_TESTS_NEED_SITE",
         missing="the tests of the site of documents: `pip install --group docs`",
+    ),
+    Need(
+        fixture="curl",
+        found=lambda: bool(shutil.which("bash") and shutil.which("curl")),
+        variable="PHYGITALS_TESTS_NEED_CURL",
+        missing="the tests of shell commands in the documents: `apt install curl`",
     ),
     Need(
         fixture="prism",

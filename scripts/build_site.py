@@ -1,7 +1,7 @@
 """Builds the site of documents into site/: `python scripts/build_site.py`.
 
 What the site shows is copied to build/docs first: the documents link to files of the source too, which a site has no
-page for.
+page for. Afterwards the sections of the API sheet that its pages cite become links.
 """
 
 from __future__ import annotations
@@ -19,6 +19,18 @@ ROOT: Final = Path(__file__).parent.parent
 _ELSEWHERE: Final = {"CHANGELOG.md": "changelog.md", "benchmarks/README.md": "benchmarks.md"}
 _FENCED: Final = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"(!?)\[([^\]]*)\]\((?!https?://|#)([^)#]+)(#[^)]*)?\)")
+
+# Section numbers and rules of the API sheet, as texts cite them: (API sheet, 2.5 and 2.6), (section 4, S7), (S7).
+_NUMBERS: Final = r"\d+(?:\.\d+)*(?:(?:,|\sand|\sto)\s\d+(?:\.\d+)*)*"
+_RULES: Final = r"S\d+(?:(?:,|\sand|\sto)\sS\d+)*"
+# Links, code and tags come first, and are left as they are.
+_CITING: Final = re.compile(
+    r"<(a|code|pre|script|style|title)\b.*?</\1>|<!--.*?-->|<(?:[^\"'>]|\"[^\"]*\"|'[^']*')*>|(?P<cited>"
+    rf"(?:API\ssheet,\s(?:sections?\s)?|(?<=\()sections?\s){_NUMBERS}(?:,\s{_RULES})?"
+    rf"|sections?\s{_NUMBERS},\s{_RULES}|(?<=\(){_RULES}(?=\)))",
+    re.DOTALL,
+)
+_CITED: Final = re.compile(r"(?:API\ssheet,\s)?(?:sections?\s)?(S?\d+(?:\.\d+)*)")
 
 
 def stage(root: Path, folder: Path) -> None:
@@ -63,7 +75,53 @@ def _relink(text: str, document: str) -> str:
     return _LINK.sub(relinked, text)
 
 
+def build(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site of what was staged in `folder`, with what it printed and which citations lead nowhere."""
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
+    done = subprocess.run(  # noqa: S603 - a command of this file.
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode == 0 and (missing := link_citations(folder / "site")):
+        done.returncode = 1
+        done.stdout += "".join(f"{line}\n" for line in missing)
+    return done
+
+
+def link_citations(site: Path) -> list[str]:
+    """Make links of what the pages cite, such as "API sheet, 2.7", and return what the sheet does not have."""
+    sheet = site / "api-sheet.html"
+    text = re.sub(r"<td>S(\d+)</td>", r'<td id="s\1">S\1</td>', sheet.read_text())
+    sheet.write_text(text)
+    anchors = {number: anchor for anchor, number in re.findall(r'<h\d id="([^"]+)">(\d+(?:\.\d+)*)\.? ', text)}
+    anchors |= {f"S{number}": f"s{number}" for number in re.findall(r'<td id="s(\d+)">', text)}
+    missing = []
+    for page in sorted(site.rglob("*.html")):
+        path = page.relative_to(site).as_posix()
+        address = relpath("api-sheet.html", dirname(path) or curdir)
+        linked, unknown = _link_page(page.read_text(), {number: f"{address}#{anchors[number]}" for number in anchors})
+        page.write_text(linked)
+        missing += [f"{path}: the API sheet has no {number}" for number in unknown]
+    return missing
+
+
+def _link_page(html: str, targets: dict[str, str]) -> tuple[str, list[str]]:
+    """Return a page with its citations as links, and what it cites that is no target."""
+    unknown: list[str] = []
+
+    def linked(found: re.Match[str]) -> str:
+        if found[1] in targets:
+            return f'<a href="{targets[found[1]]}">{found[0]}</a>'
+        unknown.append(found[1])
+        return found[0]
+
+    def cited(found: re.Match[str]) -> str:
+        return found[0] if found["cited"] is None else _CITED.sub(linked, found[0])
+
+    return _CITING.sub(cited, html), unknown
+
+
 if __name__ == "__main__":
     stage(ROOT, ROOT / "build" / "docs")
-    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
-    sys.exit(subprocess.run(command, cwd=ROOT, check=False).returncode)  # noqa: S603 - a command of this file.
+    result = build(ROOT)
+    print(result.stdout, end="")
+    sys.exit(result.returncode)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from site_support import build, need_site, stage
+from needs import check_needs
+from site_support import build, stage
 
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci")
@@ -32,12 +33,22 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave a test out that needs what is not here."""
+    if isinstance(item, pytest.Function):
+        check_needs(item.fixturenames)
+
+
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site_builder() -> None:
+    """Ask for what builds the site."""
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, site_builder: None) -> Path:
     """Build the site of documents, and give its folder."""
-    need_site()
     folder = tmp_path_factory.mktemp("site")
     stage(folder)
     done = build(folder)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout
     return folder / "site"

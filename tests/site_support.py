@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urljoin, urlsplit
 
-import pytest
 from attrs import define, field
 
 from support import ROOT, script
 
 # What a browser fetches without being asked.
 _FETCHED: Final = frozenset({"script", "img", "source", "iframe", "video", "audio", "embed", "object"})
-
-
-def need_site() -> None:
-    """Skip a test where nothing can build the site; where something must, its absence is a failure."""
-    if importlib.util.find_spec("zensical") is None or importlib.util.find_spec("mkdocstrings") is None:
-        reason = "needs what builds the site: `pip install --group docs`"
-        if os.environ.get("PHYGITALS_TESTS_NEED_SITE"):
-            pytest.fail(reason)
-        pytest.skip(reason)
 
 
 def stage(folder: Path) -> None:
@@ -38,8 +25,8 @@ def stage(folder: Path) -> None:
 
 def build(folder: Path) -> subprocess.CompletedProcess[str]:
     """Build the site in `folder`, as `make docs` does."""
-    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done: subprocess.CompletedProcess[str] = script("build_site").build(folder)
+    return done
 
 
 @define

@@ -1,6 +1,6 @@
 """docs/openapi.json under Prism: this client reads every answer that another's mock server makes of it.
 
-Prism is a program of Node.js. Where PRISM does not name one, these tests are skipped, and say so.
+Prism is a program of Node.js. PRISM names it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,10 @@ from phygitals_transports import AiohttpTransport, MemoryTransport
 from support import ONCE, ROOT, fixture_bytes, fixture_json
 
 DOCUMENT: Final = ROOT / "docs" / "openapi.json"
-PRISM: Final = os.environ.get("PRISM", "")
 ROUNDS: Final = 200
 JSON: Final = {"content-type": "application/json"}
 
-pytestmark = [
-    pytest.mark.asyncio,
-    pytest.mark.skipif(not PRISM, reason="needs Node.js and Prism: run `make prism`, which installs it for `make`"),
-]
+pytestmark = pytest.mark.asyncio
 
 
 class Asking:
@@ -49,10 +45,16 @@ class Asking:
         await self._inner.aclose()
 
 
+@pytest.fixture(scope="session")
+def prism() -> str:
+    """Give the path of the program."""
+    return os.environ["PRISM"]
+
+
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+def url(prism: str) -> Iterator[str]:
     """Serve the document as it stands; a request or an answer that contradicts it gets an error from Prism."""
-    command = [PRISM, "mock", "--errors", "--port", "0", str(DOCUMENT)]
+    command = [prism, "mock", "--errors", "--port", "0", str(DOCUMENT)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         try:

@@ -47,6 +47,20 @@ async def test_pages_can_be_read_by_everybody(browser_path: str, site: Path, wid
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(("width", "longest"), [(1280, 103), (1440, 120)])
+async def test_code_is_not_cut(browser_path: str, site: Path, width: int, longest: int) -> None:
+    """The first program, the tree of errors, and lines as long as they may be: none is scrolled sideways."""
+    async with serving(site) as address, visiting(browser_path, viewport={"width": width, "height": 900}) as visit:
+        for page in ("index.html", "errors.html", "sandbox.html"):
+            await visit.page.goto(f"{address}/{page}")
+            cut = await visit.page.evaluate(
+                "[...document.querySelectorAll('pre > code')].filter(code => code.scrollWidth > code.clientWidth)"
+                ".map(code => Math.max(...code.textContent.split('\\n').map(line => line.length)))"
+            )
+            assert [length for length in cut if length <= longest] == [], page
+
+
+@pytest.mark.asyncio
 async def test_the_search_finds_what_to_do_about_an_error(browser_path: str, site: Path) -> None:
     """With nothing but the site's own files: what it finds first is the error's own section."""
     from playwright.async_api import expect

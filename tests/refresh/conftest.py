@@ -19,13 +19,7 @@ _numbers: Final = count(1)
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """Give the address of a PostgreSQL server. Without one its tests are skipped, but where they must run."""
-    if not postgres_server.is_available():
-        reason = "not run: there is no PostgreSQL; PHYGITALS_TEST_POSTGRES may name a server"
-        if "PHYGITALS_TESTS_NEED_POSTGRES" in os.environ:
-            pytest.fail(reason)
-        pytest.skip(reason)
-    pytest.importorskip("asyncpg", reason="not run: asyncpg is not installed")
+    """Give the address of a PostgreSQL server."""
     with postgres_server.postgres_server() as address:
         yield address
 

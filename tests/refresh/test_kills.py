@@ -27,11 +27,18 @@ def test_a_killed_run_into_postgres(database: str) -> None:
     _asked_little_again(killed, users)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_a_killed_run_on_dask(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_killed_run_on_dask(tmp_path: Path) -> None:
     """The same with two workers, which are killed as well as the process that hands the users out to them."""
+    _kill_on_dask(str(tmp_path / "store.db"))
+
+
+def test_a_killed_run_on_dask_into_postgres(database: str) -> None:
+    """The same, with a server that both workers leave behind."""
+    _kill_on_dask(database)
+
+
+def _kill_on_dask(store: str) -> None:
     pytest.importorskip("distributed", reason="not run: distributed is not installed")
-    store = str(tmp_path / "store.db") if kind == "sqlite" else request.getfixturevalue("database")
     users = 600
     killed = refresh_kills.refresh_and_kill(store, users, 4, seed=3, commit=25, part=100)
     assert (killed.lost, killed.twice) == ([], [])

@@ -428,7 +428,7 @@ async def test_a_bulk_run_waits_for_the_store() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(recover)
         batch = await log.api.get_inventories(ids)
-    assert [found.key for found in batch.found] == ids
+        assert [found.key for found in batch.found] == ids
     # Those in flight when it failed, and some probes.
     assert sum(asked < 60 for asked in store.asked) < 64 + 40
 

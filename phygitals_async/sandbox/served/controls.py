@@ -16,7 +16,7 @@ from phygitals_async.sandbox.records import Refused
 from phygitals_async.sandbox.sandbox import Sandbox
 from phygitals_async.sandbox.served import bodies
 from phygitals_async.sandbox.served.clock import MovableClock, Standing
-from phygitals_async.sandbox.served.faults import Fault, Faults
+from phygitals_async.sandbox.served.faults import Fault, Faults, may_follow_acting
 from phygitals_async.sandbox.served.log import Entry, RequestLog
 from phygitals_async.sandbox.snapshot import Snapshot
 from phygitals_async.wrapping import METHODS
@@ -117,6 +117,9 @@ class Controls:
             raise Refused(400, f"operation must be one of {', '.join(METHODS)}, or null for any")
         if body.kind == "edge" and body.after:
             raise Refused(400, "an edge answers before the API sees the request, so not after acting")
+        if body.kind == "status" and body.after and not may_follow_acting(body.status, body.operation):
+            msg = f"after acting, {body.status} would lie: clients take it for “nothing was done”; only 408 and 5xx leave that open"
+            raise Refused(400, f"{msg}. Choose one of those, an operation that only reads, or “before”")
         fault = self.faults.add(
             body.kind, body.operation, after=body.after, times=body.times, seconds=body.seconds, status=body.status
         )

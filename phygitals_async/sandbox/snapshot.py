@@ -33,15 +33,16 @@ class Snapshot:
     def of(cls, ledger: Ledger, stocks: Mapping[str, PackStock], ahead: timedelta) -> Self:
         """Return what these hold now."""
         held = {a.alias: getattr(ledger, a.name) for a in attrs.fields(Ledger) if a.name not in _GIVEN}
-        return cls(dict(stocks), ahead, _copied(ledger.options), pickle.dumps((held, ledger.rng.getstate())))
+        return cls(dict(stocks), ahead, copied(ledger.options), pickle.dumps((held, ledger.rng.getstate())))
 
     def ledger(self, clock: Callable[[], datetime], rng: random.Random) -> Ledger:
         """Return a ledger that holds it, and set `rng` to where it stood."""
         held: dict[str, Any]
         held, chance = pickle.loads(self._state)  # noqa: S301 - written above, and it never left this process.
         rng.setstate(chance)
-        return Ledger(clock, rng, _copied(self.options), **held)
+        return Ledger(clock, rng, copied(self.options), **held)
 
 
-def _copied(options: SandboxOptions) -> SandboxOptions:
+def copied(options: SandboxOptions) -> SandboxOptions:
+    """Return a copy of options, of which nothing changes with them."""
     return attrs.evolve(options, unshippable=set(options.unshippable))

@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from phygitals_async.sandbox.options import RateLimit, SandboxOptions
+from phygitals_async.sandbox.options import RateLimit
 from phygitals_async.sandbox.population import populate
 from phygitals_async.sandbox.records import Refused
 from phygitals_async.sandbox.sandbox import Sandbox
@@ -18,7 +18,7 @@ from phygitals_async.sandbox.served import bodies
 from phygitals_async.sandbox.served.clock import MovableClock, Standing
 from phygitals_async.sandbox.served.faults import Fault, Faults, may_follow_acting
 from phygitals_async.sandbox.served.log import Entry, RequestLog
-from phygitals_async.sandbox.snapshot import Snapshot
+from phygitals_async.sandbox.snapshot import Snapshot, copied
 from phygitals_async.wrapping import METHODS
 
 # The snapshot that is made when serving starts.
@@ -88,8 +88,8 @@ class Controls:
         return self.get_options()
 
     def reset_options(self) -> bodies.OptionsShown:
-        """Set every option to what the vendor's sandbox does."""
-        self.sandbox.options = SandboxOptions()
+        """Set every option to what it was at the start: as the vendor's sandbox, but for what the command line said."""
+        self.sandbox.options = copied(self._snapshots[START].sandbox.options)
         return self.get_options()
 
     def get_clock(self) -> bodies.ClockState:
@@ -118,8 +118,8 @@ class Controls:
         if body.kind == "edge" and body.after:
             raise Refused(400, "an edge answers before the API sees the request, so not after acting")
         if body.kind == "status" and body.after and not may_follow_acting(body.status, body.operation):
-            msg = f"after acting, {body.status} would lie: clients take it for “nothing was done”; only 408 and 5xx leave that open"
-            raise Refused(400, f"{msg}. Choose one of those, an operation that only reads, or “before”")
+            msg = f"after acting, {body.status} would lie: clients take it for “nothing was done”"
+            raise Refused(400, f"{msg}. Choose 408 or 5xx, an operation that only reads, or “before”")
         fault = self.faults.add(
             body.kind, body.operation, after=body.after, times=body.times, seconds=body.seconds, status=body.status
         )

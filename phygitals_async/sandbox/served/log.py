@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 from attrs import define
 
+from phygitals_async.sandbox.records import Refused
 from phygitals_async.sandbox.wire import path_and_query
 from phygitals_async.transport import Request
 from phygitals_async.wrapping import api_key_of, mask
@@ -108,6 +109,17 @@ class RequestLog:
                 break
             newest.append(entry)
         return newest
+
+    def find(self, number: str) -> Entry:
+        """Return an entry.
+
+        Raises:
+            Refused: It is not kept any more, or never was.
+        """
+        for entry in self._entries:
+            if str(entry.number) == number:
+                return entry
+        raise Refused(404, "This request is not kept any more")
 
     def clear(self) -> None:
         """Forget the entries. Numbers go on."""

@@ -90,7 +90,9 @@ async def test_a_status(browser: Client, status: int, error: str, after: bool) -
     assert await browser.api("POST", "/vm/buyback", {"item_id": "x"}) == (400, {"error": "Item not found"})
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 409, 418, 422, 425, 429, 451, 499, 500, 503, 520, 599])
+@pytest.mark.parametrize(
+    "status", [400, 401, 402, 403, 404, 408, 409, 418, 422, 425, 429, 451, 499, 500, 503, 520, 599]
+)
 async def test_no_status_lies(browser: Client, status: int) -> None:
     """After a sale was made, only what leaves a client in doubt can be answered, for one operation or for all."""
     item = browser.served.sandbox.ledger.users["user_000000"][0].item.id

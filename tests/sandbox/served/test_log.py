@@ -73,6 +73,17 @@ async def test_no_key_can_be_read(browser: Client) -> None:
         page = await browser.page(path)
         assert KEY not in page
         assert "/_/api/v1/***" in page
+    assert KEY not in await browser.page("/requests/1")
+
+
+async def test_following_carries_no_bodies(browser: Client) -> None:
+    """Each has a page of its own: following costs the same whatever was answered."""
+    for _ in range(50):
+        await browser.api("GET", "/vm/available")
+    part = await browser.page("/requests", **{"X-Part": "live"})
+    assert part.count('class="entry"') == 50
+    assert len(part) < 50_000
+    assert "mint_price" in await browser.page("/requests/50")
 
 
 @pytest.mark.parametrize("shown_of_it", [1, 8, len(KEY) - 1])

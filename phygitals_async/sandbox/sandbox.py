@@ -71,7 +71,11 @@ class Sandbox:
         self._ahead = timedelta(0)
         self._rng = random.Random(seed)  # noqa: S311 - what it draws must be repeatable, not unguessable.
         self._stocks = {stock.pack.id: stock for stock in catalogue(self._rng)}
-        self._ledger = Ledger(self.now, self._rng, SandboxOptions() if options is None else _checked(options))
+        # Apart from what is drawn: going back to a snapshot does not make it give out the same ids again.
+        self._ids = random.Random(None if seed is None else f"ids {seed}")  # noqa: S311 - as above.
+        self._ledger = Ledger(
+            self.now, self._rng, self._ids, SandboxOptions() if options is None else _checked(options)
+        )
         self._bucket: TokenBucket | None = None
         self._converter = build_converter()
         self._routes = [(operation, _path_pattern(operation)) for operation in OPERATIONS]
@@ -111,15 +115,18 @@ class Sandbox:
 
     def wipe(self) -> None:
         """Forget users, purchases, quotes and orders, as a restart of the vendor's sandbox does (S1)."""
-        self._ledger = Ledger(self.now, self._rng, self.options)
+        self._ledger = Ledger(self.now, self._rng, self._ids, self.options)
 
     def snapshot(self) -> Snapshot:
         """Return all that it holds now: users, purchases, quotes, orders, packs, options, time and chance."""
         return Snapshot.of(self._ledger, self._stocks, self._ahead)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back to what a `snapshot` of it holds, as often as wanted."""
-        self._ledger = snapshot.ledger(self.now, self._rng)
+        """Go back to what a `snapshot` of it holds, as often as wanted.
+
+        It draws the same cards again, but ids that it makes up, of sessions, quotes, orders and items, are new ones.
+        """
+        self._ledger = snapshot.ledger(self.now, self._rng, self._ids)
         self._stocks, self._ahead = dict(snapshot.stocks), snapshot.ahead
 
     def add_pack(self, pack: Pack, listings: Collection[Listing] = ()) -> None:
@@ -177,7 +184,7 @@ class Sandbox:
         pack_id = claw_id or next(iter(self._stocks))
         if isinstance(claw_slug, Derive):
             claw_slug = self._stocks[pack_id].pack.slug if pack_id in self._stocks else None
-        new_id = id or item_id(self._rng, type)
+        new_id = id or item_id(self._ids, type)
         listing = Listing(
             id=new_id,
             name=name,

@@ -16,7 +16,7 @@ from phygitals_async.sandbox.ledger import Ledger
 from phygitals_async.sandbox.options import SandboxOptions
 
 # What a ledger has from its sandbox.
-_GIVEN = ("clock", "rng", "options")
+_GIVEN = ("clock", "rng", "ids", "options")
 
 
 @frozen(eq=False)
@@ -35,12 +35,12 @@ class Snapshot:
         held = {a.alias: getattr(ledger, a.name) for a in attrs.fields(Ledger) if a.name not in _GIVEN}
         return cls(dict(stocks), ahead, copied(ledger.options), pickle.dumps((held, ledger.rng.getstate())))
 
-    def ledger(self, clock: Callable[[], datetime], rng: random.Random) -> Ledger:
-        """Return a ledger that holds it, and set `rng` to where it stood."""
+    def ledger(self, clock: Callable[[], datetime], rng: random.Random, ids: random.Random) -> Ledger:
+        """Return a ledger that holds it, and set `rng` to where it stood; `ids` goes on."""
         held: dict[str, Any]
         held, chance = pickle.loads(self._state)  # noqa: S301 - written above, and it never left this process.
         rng.setstate(chance)
-        return Ledger(clock, rng, copied(self.options), **held)
+        return Ledger(clock, rng, ids, copied(self.options), **held)
 
 
 def copied(options: SandboxOptions) -> SandboxOptions:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 import attrs
 import msgspec
@@ -118,20 +118,20 @@ class Console:
         """Show a page, or, to the script that follows it, the parts of it that change."""
         below = path.removeprefix(_ROOT).strip("/")
         name, _, rest = below.partition("/")
+        # Of the query nothing else is written into a page: it may be a token.
+        asked = {field: text for field, text in _fields(query).items() if field in ("start", "search")}
         page = self._pages.find(name, unquote(rest))
         if page is None:
             return self._failed(404, f"There is no page {_ROOT}/{below}")
         try:
-            context = page(_fields(query))
+            context = page(asked)
         except Refused as refused:
             return self._failed(refused.status, refused.body["error"], f"{_ROOT}/{name}")
         except msgspec.ValidationError as error:
             return self._failed(400, str(error), f"{_ROOT}/{name}")
         said = None if is_part or failure.error else shown.DONE.get(done or "")
-        context.update(
-            self._pages.status(), here=f"{path}?{query}" if query else path, page=name, done=said, error=failure.error,
-            was=failure.was,
-        )  # fmt: skip
+        here = f"{path}?{urlencode(asked)}" if asked else path
+        context.update(self._pages.status(), here=here, page=name, done=said, error=failure.error, was=failure.was)
         answer = self._rendered(failure.status, page.template, context, is_part=is_part)
         # It is said once: a reload of the page says it no more.
         return answer if said is None else attrs.evolve(answer, headers={**answer.headers, **_noted("", 0)})

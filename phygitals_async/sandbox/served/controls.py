@@ -72,9 +72,7 @@ class Controls:
         changes = {
             name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not msgspec.UNSET
         }
-        factor: Decimal = changes.get("price_factor", Decimal(1))
-        if not (factor.is_finite() and 0 <= factor <= _MOST_FACTOR):
-            raise Refused(400, f"price_factor must be 0 to {_MOST_FACTOR}")
+        bodies.checked("price_factor", changes.get("price_factor", Decimal(1)), _MOST_FACTOR)
         readers: dict[str, Any] = {
             "order_stage": lambda seconds: timedelta(seconds=seconds),
             "countries": frozenset,
@@ -155,7 +153,9 @@ class Controls:
         ]
 
     def take_snapshot(self, name: str) -> bodies.SnapshotShown:
-        """Keep all there is now under a name, in the place of what had that name."""
+        """Keep all there is now under a name, in the place of what had that name; `start` stays what it is."""
+        if name == START and START in self._snapshots:
+            raise Refused(409, f"“{START}” is what a reset goes back to: take another name")
         held = self.sandbox.snapshot()
         users = len(self.sandbox.ledger.users)
         self._snapshots[name] = _Kept(held, self.clock.standing, self.faults.copies(), users)
@@ -170,8 +170,10 @@ class Controls:
         return bodies.Done()
 
     def remove_snapshot(self, name: str) -> bodies.Done:
-        """Forget a snapshot."""
+        """Forget a snapshot, but not `start`."""
         self._kept(name)
+        if name == START:
+            raise Refused(409, f"“{START}” is what a reset goes back to, so it stays")
         del self._snapshots[name]
         return bodies.Done()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC
 from decimal import Decimal
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from phygitals_async._arithmetic import exact
 from phygitals_async._structuring.converter import build_converter
@@ -16,6 +16,9 @@ from phygitals_async.sandbox.sandbox import Sandbox
 from phygitals_async.sandbox.served import bodies
 
 T = TypeVar("T")
+
+# Times the largest factor, it is still an amount.
+_MOST_PRICE: Final = 10**9
 
 
 class Records:
@@ -47,6 +50,9 @@ class Records:
 
     def add_item(self, user_id: str, *, body: bodies.NewItem) -> dict[str, Any]:
         """Give a user an item; one whose time to be sold back has passed was pulled 8 days ago."""
+        bodies.checked("buyback_price", body.buyback_price, _MOST_PRICE)
+        if any(owned.item.id == body.id for owned in self._sandbox.ledger.users.get(user_id, ())):
+            raise Refused(409, f"{user_id} owns an item {body.id} already")
         try:
             item = self._sandbox.add_item(
                 user_id,

@@ -230,7 +230,32 @@ async def test_snapshots(browser: Client) -> None:
         ("POST", "/users", {"user_id": ""}, "length >= 1"),
         ("POST", "/users", {"user_id": "u", "other": 1}, "other"),
         ("POST", "/users", None, "truncated"),
-        ("POST", "/users/u/items", {"name": "x", "buyback_price": 1e20}, "finite Decimal below 10**15"),
+        *(
+            (
+                "POST",
+                "/users/u/items",
+                {"name": "x", "buyback_price": price},
+                "buyback_price must be 0 to 1,000,000,000",
+            )
+            for price in (
+                1e20,
+                -0.01,
+                "sNaN",
+                "NaN",
+                "-Infinity",
+                "1e999999999999",
+                "1e-999999999999",
+                "0.0000000000001",
+            )
+        ),
+        ("POST", "/users/u/items", {"name": "x", "buyback_price": "1e99999999999999999999"}, "decimal"),
+        ("POST", "/users/u/items", {"name": "", "buyback_price": 1, "type": "x" * 9}, "length >= 1"),
+        (
+            "POST",
+            "/users/u/items",
+            {"name": "x", "buyback_price": 1, "attributes": [{"trait_type": "Year", "value": 10**400}]},
+            "<= 9007199254740992",
+        ),
         (
             "POST",
             "/users/u/items",
@@ -239,17 +264,36 @@ async def test_snapshots(browser: Client) -> None:
         ),
         ("POST", "/users/u/items", {"name": "x", "buyback_price": 1, "purchased_at": "9999-12-31T00:00:00Z"}, "range"),
         ("PATCH", "/options", {"pending_polls": -1}, ">= 0"),
-        ("PATCH", "/options", {"rate_limit": {"per_second": 0}}, "above 0 and finite"),
-        ("PATCH", "/options", {"order_stage": 0}, "longer than 0"),
-        ("PATCH", "/options", {"order_stage": 1e300}, "Python int too large"),
-        ("PATCH", "/options", {"price_factor": "-1"}, "price_factor must be 0 to 1000"),
-        ("PATCH", "/options", {"price_factor": "NaN"}, "price_factor must be 0 to 1000"),
+        ("PATCH", "/options", {"rate_limit": {"per_second": 0}}, ">= 0.001"),
+        ("PATCH", "/options", {"order_stage": 0}, "> 0.0"),
+        ("PATCH", "/options", {"order_stage": 1e300}, "<= 1000000000"),
+        *(
+            ("PATCH", "/options", {"price_factor": factor}, "price_factor must be 0 to 1,000")
+            for factor in ("-1", "NaN", "sNaN", 1001, "1e-999999999999")
+        ),
+        ("PATCH", "/options", {"pending_polls": 10**30}, "<= 1000000000"),
+        ("PATCH", "/options", {"rate_limit": {"per_second": 1e-320}}, ">= 0.001"),
+        ("PATCH", "/options", {"rate_limit": {"per_second": 1, "burst": 1e300}}, "<= 1000000000"),
         ("PATCH", "/clock", {"advance": -1}, ">= 0"),
-        ("PATCH", "/clock", {"advance": 1e12}, "date value out of range"),
+        ("PATCH", "/clock", {"advance": 1e12}, "<= 10000000000"),
+        ("PATCH", "/clock", {"at": "0001-01-01T00:00:00+14:00"}, "range"),
         ("PATCH", "/clock", {"at": "2026-05-01T00:00:00"}, "timezone"),
         ("PATCH", "/clock", {"at": "9500-05-01T00:00:00Z"}, "the year must be 2000 to 8999"),
         ("GET", "/users?limit=0", None, ">= 1"),
         ("GET", "/users?limit=x", None, "int"),
+        *(
+            ("GET", f"/{path}=99999999999999999999", None, "<= 1000000000")
+            for path in (
+                "users?start",
+                "purchases?start",
+                "sellbacks?start",
+                "orders?start",
+                "requests?after",
+            )
+        ),
+        ("POST", "/seed", {"users": 1, "seed": 10**30}, "<= 9007199254740992"),
+        ("POST", "/faults", {"kind": "lost", "times": 10**30}, "<= 1000000000"),
+        ("POST", "/faults", {"kind": "status", "status": 10**30}, "<= 599"),
         ("POST", "/faults", {"kind": "nonsense"}, "nonsense"),
         ("POST", "/faults", {"kind": "lost", "operation": "sell"}, "operation must be one of list_packs, "),
         ("POST", "/faults", {"kind": "edge", "after": True}, "an edge answers before"),
@@ -260,6 +304,34 @@ async def test_what_makes_no_sense(browser: Client, method: str, path: str, body
     before = await done(browser.admin("GET", "/state"))
     await refused(browser.admin(method, path, body), 400, error)
     assert await done(browser.admin("GET", "/state")) == before
+
+
+async def test_the_same_item_twice(browser: Client) -> None:
+    """Nobody owns two of one id; where two users do, each sellback takes one: the older, for its own price."""
+    for user, price, status in (("ann", "1.50", 201), ("ann", "9", 409), ("bob", "2.50", 201), ("bob", "9", 409)):
+        new = {"id": "dup", "name": "Card", "buyback_price": price}
+        found, answer = await browser.admin("POST", f"/users/{user}/items", new)
+        assert found == status, answer
+    owned = {"ann": ["dup"], "bob": ["dup"]}
+    for user, price in (("ann", 1.5), ("bob", 2.5)):
+        sold = await done(browser.api("POST", "/vm/buyback", {"item_id": "dup"}))
+        assert sold["amount"] == price
+        owned[user] = []
+        for each, ids in owned.items():
+            assert [item["id"] for item in await done(browser.admin("GET", f"/users/{each}/items"))] == ids
+    await refused(browser.api("POST", "/vm/buyback", {"item_id": "dup"}), 400, "Item not found")
+    assert [row["user_id"] for row in await done(browser.admin("GET", "/sellbacks"))] == ["bob", "ann"]
+    # It is gone, so it can be given again.
+    await done(browser.admin("POST", "/users/ann/items", {"id": "dup", "name": "Card", "buyback_price": 1}), 201)
+
+
+async def test_the_start_stays(browser: Client) -> None:
+    """A reset goes back to it, whatever was done to it."""
+    await done(browser.admin("POST", "/wipe"))
+    await refused(browser.admin("PUT", "/snapshots/start"), 409, "take another name")
+    await refused(browser.admin("DELETE", "/snapshots/start"), 409, "so it stays")
+    await done(browser.admin("POST", "/snapshots/start/restore"))
+    assert (await done(browser.admin("GET", "/state")))["users"] == 3
 
 
 async def test_bodies_that_are_no_json(browser: Client) -> None:

@@ -48,14 +48,14 @@ async def test_all_of_it_comes_back(sandbox: Sandbox, api: PhygitalsClient) -> N
 async def test_no_id_is_given_out_again(sandbox: Sandbox, api: PhygitalsClient) -> None:
     """What was made up before a snapshot is gone back to never comes to stand for something else."""
     sandbox.add_pack(*pack_of(20, 30))
-    given: list[str | None] = []
+    given: list[object] = []
     start = sandbox.snapshot()
     for _ in range(3):
-        given.append(sandbox.add_item("user", name="Card", buyback_price=Decimal(1)).id)
-        started = await api.start_purchase("pack", 1, "user")
-        given += [started.session_id, (await api.get_purchase(started.session_id)).tx_hash]
-        quotes = await api.quote_shipping([given[-3]], HOME)
-        given += [quotes.session_id, (await api.request_shipping(quotes.quotes[0].id)).order_id]
+        item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+        bought = await api.purchase("pack", 1, "user")
+        quotes = await api.quote_shipping([item.id], HOME)
+        order = await api.request_shipping(quotes.quotes[0].id)
+        given += [item.id, bought.session_id, bought.tx_hash, quotes.session_id, order.order_id]
         sandbox.restore(start)
     assert len(set(given)) == len(given) == 15
 

@@ -99,7 +99,7 @@ class ServedSandbox:
             return self._console.answer(request, headers)
         if not self._gate.opens(headers.get(TOKEN_HEADER)):
             return refusal(401, "X-Admin-Token must be the token that was printed at the start")
-        return self._admin.answer(request)
+        return _with_pictures_here(self._admin.answer(request), named_host(headers))
 
     async def _traffic(self, request: Request, headers: Mapping[str, str]) -> Response:
         """Hand a request to the sandbox, past the faults, and write it down."""

@@ -313,9 +313,9 @@ async def test_the_same_item_twice(browser: Client) -> None:
         found, answer = await browser.admin("POST", f"/users/{user}/items", new)
         assert found == status, answer
     owned = {"ann": ["dup"], "bob": ["dup"]}
-    for user, price in (("ann", 1.5), ("bob", 2.5)):
+    for user, amount in (("ann", 1.5), ("bob", 2.5)):
         sold = await done(browser.api("POST", "/vm/buyback", {"item_id": "dup"}))
-        assert sold["amount"] == price
+        assert sold["amount"] == amount
         owned[user] = []
         for each, ids in owned.items():
             assert [item["id"] for item in await done(browser.admin("GET", f"/users/{each}/items"))] == ids

@@ -25,6 +25,12 @@ async def test_every_picture_of_an_answer_is_there(browser: Client) -> None:
     urls = [pack["claw_image_url"] for pack in packs[:20] if "claw_image_url" in pack]
     item = next(iter((await browser.api("GET", "/inventory/user_000001"))[1]["items"]))
     urls += [item["content"]["metadata"]["image"], item["content"]["links"]["image"]]
+    new = {"name": "Card", "buyback_price": 1}
+    for _, items in (
+        await browser.admin("GET", "/users/user_000001/items"),
+        (0, [(await browser.admin("POST", "/users/user_000001/items", new))[1]]),
+    ):
+        urls += [items[0]["content"]["metadata"]["image"], items[0]["content"]["links"]["image"]]
     _, cards = await browser.api("GET", f"/vm/chase/{packs[0]['slug']}")
     urls += [url for card in cards for url in (card["image"], card["back_image"]) if url]
     for url in urls:

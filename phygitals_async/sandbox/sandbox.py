@@ -50,6 +50,7 @@ class Sandbox:
         options: What only production does.
         catalogue: Makes the packs that are on offer first, three by default; `full_catalogue` of
             `phygitals_async.sandbox.market` makes as many as the vendor has.
+        limit_clock: Returns the time by which `rate_limit` counts; by default the sandbox's own.
         pictures: The base URL of a picture for each card, `{pictures}/_cards/{item id}/front.svg`; by default all cards
             have the same one, at the vendor's.
 
@@ -64,6 +65,7 @@ class Sandbox:
         seed: int | None = None,
         options: SandboxOptions | None = None,
         catalogue: Callable[[random.Random], Collection[PackStock]] = default_catalogue,
+        limit_clock: Callable[[], datetime] | None = None,
         pictures: str | None = None,
     ) -> None:
         self._clock = clock
@@ -76,6 +78,7 @@ class Sandbox:
         self._ledger = Ledger(
             self.now, self._rng, self._ids, SandboxOptions() if options is None else _checked(options)
         )
+        self._limit_clock = limit_clock or self.now
         self._bucket: TokenBucket | None = None
         self._converter = build_converter()
         self._routes = [(operation, _path_pattern(operation)) for operation in OPERATIONS]
@@ -248,8 +251,8 @@ class Sandbox:
 
     def _seconds_to_wait(self, limit: RateLimit) -> float | None:
         if self._bucket is None or self._bucket.limit is not limit:
-            self._bucket = TokenBucket(limit, self.now())
-        return self._bucket.take(self.now())
+            self._bucket = TokenBucket(limit, self._limit_clock())
+        return self._bucket.take(self._limit_clock())
 
     def _json(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> Response:
         content_type = {"content-type": "application/json; charset=utf-8"}

@@ -70,7 +70,9 @@ class ServedSandbox:
     ) -> None:
         clock = clock or MovableClock()
         catalogue = functools.partial(full_catalogue, pictures=_ORIGIN)
-        self.sandbox = Sandbox(clock=clock, seed=seed, options=options, catalogue=catalogue, pictures=_ORIGIN)
+        self.sandbox = Sandbox(
+            clock=clock, limit_clock=clock.machine, seed=seed, options=options, catalogue=catalogue, pictures=_ORIGIN
+        )
         populate(self.sandbox, users, seed=seed, expired=EXPIRED)
         self._faults = Faults(sleep)
         self._log = RequestLog()

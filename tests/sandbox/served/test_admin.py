@@ -12,6 +12,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from phygitals_async.sandbox import SandboxOptions
 from phygitals_async.sandbox.options import RateLimit
+from phygitals_async.sandbox.served import MovableClock, ServedSandbox
 from phygitals_async.sandbox.served.routes import ROUTES
 from sandbox_support import NOW
 from served_support import Client, client
@@ -192,6 +193,19 @@ async def test_the_clock(browser: Client) -> None:
     gone_on = await done(browser.admin("PATCH", "/clock", {"frozen": False}))
     assert gone_on == {"now": "2026-05-01T00:00:02Z", "frozen": False}
     assert await done(browser.admin("GET", "/clock")) == gone_on
+
+
+async def test_a_rate_limit_goes_by_time_that_passes() -> None:
+    """A clock that stands still, or is moved back or ahead, neither locks clients out nor lets them in."""
+    passed = timedelta(0)
+    browser = Client(ServedSandbox(users=1, clock=MovableClock(lambda: NOW + passed)))
+    await done(browser.admin("PATCH", "/options", {"rate_limit": {"per_second": 1, "burst": 1}}))
+    moves: list[dict[str, Any]] = [{"frozen": True}, {"at": "2026-04-01T00:00:00Z"}, {"advance": 3600}]
+    for move in moves:
+        assert (await browser.api("GET", "/inventory/user_000000"))[0] == 200
+        await done(browser.admin("PATCH", "/clock", move))
+        assert (await browser.api("GET", "/inventory/user_000000"))[0] == 429
+        passed += timedelta(seconds=1)
 
 
 async def test_snapshots(browser: Client) -> None:

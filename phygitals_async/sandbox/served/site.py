@@ -123,8 +123,10 @@ class ServedSandbox:
     def _picture(self, method: str, path: str) -> Response:
         """Draw a card's, or a pack's."""
         parts = path.split("/")
-        if method != "GET" or len(parts) != 4 or parts[3] not in ("front.svg", "back.svg"):
+        if len(parts) != 4 or parts[3] not in ("front.svg", "back.svg"):
             return no_such_route(method, path)
+        if method not in ("GET", "HEAD"):
+            return Response(405, {"allow": "GET, HEAD"}, b"")
         face = self._face(unquote(parts[2]))
         return Response(200, _PICTURE, (pictures.front if parts[3] == "front.svg" else pictures.back)(face).encode())
 

@@ -355,10 +355,27 @@ async def test_bodies_that_are_no_json(browser: Client) -> None:
         assert answer.status == 400
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/nothing"), ("POST", "/state"), ("GET", "/faults/1")])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/nothing"), ("POST", "/state/more"), ("HEAD", "/users/1")])
 async def test_unknown_routes(browser: Client, method: str, path: str) -> None:
     """They are a 404."""
     await refused(browser.admin(method, path), 404, f"No such route: {method} /_admin{path}")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/state", "GET"),
+        ("GET", "/faults/1", "DELETE"),
+        ("HEAD", "/wipe", "POST"),
+        ("PUT", "/users", "GET, POST"),
+    ],
+)
+async def test_other_methods(browser: Client, method: str, path: str, allowed: str) -> None:
+    """They are a 405 that names those there are; HEAD is answered as GET is."""
+    answer = await browser.send(method, f"/_admin{path}")
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+    assert json.loads(answer.body) == {"error": f"/_admin{path} takes {allowed} only"}
+    assert (await browser.send("HEAD", "/_admin/state")).status == 200
 
 
 async def test_strict(browser: Client) -> None:

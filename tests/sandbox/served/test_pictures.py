@@ -67,7 +67,9 @@ async def test_what_is_drawn(browser: Client) -> None:
 async def test_no_picture(browser: Client, path: str) -> None:
     """Any other path is a 404."""
     assert (await browser.send("GET", path)).status == 404
-    assert (await browser.send("DELETE", "/_cards/x/front.svg")).status == 404
+    refused = await browser.send("DELETE", "/_cards/x/front.svg")
+    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+    assert (await browser.send("HEAD", "/_cards/x/front.svg")).status == 200
 
 
 @pytest.mark.parametrize("number", range(40))

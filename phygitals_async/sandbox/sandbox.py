@@ -187,11 +187,11 @@ class Sandbox:
         pack_id = claw_id or next(iter(self._stocks))
         if isinstance(claw_slug, Derive):
             claw_slug = self._stocks[pack_id].pack.slug if pack_id in self._stocks else None
-        new_id = id or item_id(self._ids, type)
+        new_id, fmv = id or item_id(self._ids, type), feed_value(buyback_price)
         listing = Listing(
             id=new_id,
             name=name,
-            fmv=feed_value(buyback_price),
+            fmv=fmv,
             type=type,
             image=self._picture(new_id, "front") if isinstance(image, Derive) else image,
             back_image=self._picture(new_id, "back") if isinstance(back_image, Derive) else back_image,
@@ -208,7 +208,7 @@ class Sandbox:
             content=Content(listing.metadata, listing.links),
             type=type,
         )
-        self.put_item(user_id, item)
+        self._ledger.give(user_id, item, fmv)
         return item
 
     def put_item(self, user_id: str, item: Item) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -57,7 +58,7 @@ class Admin:
         does: Callable[..., Any] = getattr(owner, route.name)
         return does
 
-    def do(self, route: Route, segments: Mapping[str, str], body: Any = None, query: Any = None) -> Any:
+    async def do(self, route: Route, segments: Mapping[str, str], body: Any = None, query: Any = None) -> Any:
         """Do what a route is for.
 
         Args:
@@ -75,11 +76,12 @@ class Admin:
         if route.query is not None:
             arguments["query"] = query
         try:
-            return self.does(route)(**arguments)
+            done = self.does(route)(**arguments)
+            return await done if inspect.isawaitable(done) else done
         except (ConfigurationError, OverflowError) as error:
             raise Refused(400, str(error)) from None
 
-    def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         """Answer a request."""
         path, query = path_and_query(request.url)
         method = "GET" if request.method == "HEAD" else request.method
@@ -94,7 +96,7 @@ class Admin:
         segments = {name: unquote(text) for name, text in found.groupdict().items()}
         try:
             body = None if route.body is None else msgspec.json.decode(request.body or b"", type=route.body)
-            answer = self.do(route, segments, body, _query(route, query))
+            answer = await self.do(route, segments, body, _query(route, query))
         except Refused as refused:
             return refusal(refused.status, refused.body["error"])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

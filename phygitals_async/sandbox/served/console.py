@@ -80,17 +80,17 @@ class Console:
         self._gate = gate
         self._pages = Pages(admin)
 
-    def answer(self, request: Request, headers: Mapping[str, str]) -> Response:
+    async def answer(self, request: Request, headers: Mapping[str, str]) -> Response:
         """Answer a request."""
         path, query = path_and_query(request.url)
         method = "GET" if request.method == "HEAD" else request.method
         try:
-            return self._routed(method, path, query, request.body or b"", headers)
+            return await self._routed(method, path, query, request.body or b"", headers)
         except ConfigurationError as error:
             # The library for templates is not installed.
             return Response(503, {"content-type": "text/plain; charset=utf-8"}, f"{error}\n".encode())
 
-    def _routed(self, method: str, path: str, query: str, body: bytes, headers: Mapping[str, str]) -> Response:
+    async def _routed(self, method: str, path: str, query: str, body: bytes, headers: Mapping[str, str]) -> Response:
         below = path.removeprefix(_ROOT).strip("/")
         if method == "GET" and (name := below.removeprefix("static/")) in _STATIC:
             content = (_HERE / "static" / name).read_bytes()
@@ -110,7 +110,7 @@ class Console:
         if form == below:
             done = cookie_of(headers, _DONE)
             return self._shown(path, query, done=done, is_part=headers.get("x-part") == "live")
-        return self._done(form, sent)
+        return await self._done(form, sent)
 
     def _shown(
         self, path: str, query: str, failure: _Failure = _Failure(), *, done: str | None = None, is_part: bool = False
@@ -136,7 +136,7 @@ class Console:
         # It is said once: a reload of the page says it no more.
         return answer if said is None else attrs.evolve(answer, headers={**answer.headers, **_noted("", 0)})
 
-    def _done(self, name: str, sent: Mapping[str, str]) -> Response:
+    async def _done(self, name: str, sent: Mapping[str, str]) -> Response:
         """Do what a form is for, and show the page it was on."""
         # Another site's address would begin with a scheme, or with two slashes.
         back = urlsplit(sent.get("back", ""))
@@ -147,7 +147,7 @@ class Console:
         try:
             segments = {parameter: fields.pop(parameter, "") for parameter in route.parameters}
             body = None if route.body is None else msgspec.convert(shown.nested(fields), route.body, strict=False)
-            self._admin.do(route, segments, body, route.query and route.query())
+            await self._admin.do(route, segments, body, route.query and route.query())
         except Refused as refused:
             return self._shown(path, query, _Failure(refused.status, refused.body["error"], name, sent))
         except msgspec.ValidationError as error:

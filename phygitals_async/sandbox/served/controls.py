@@ -7,11 +7,13 @@ from datetime import UTC, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+import anyio
+import anyio.lowlevel
 import attrs
 import msgspec
 
 from phygitals_async.sandbox.options import RateLimit
-from phygitals_async.sandbox.population import populate
+from phygitals_async.sandbox.population import populating
 from phygitals_async.sandbox.records import Refused
 from phygitals_async.sandbox.sandbox import Sandbox
 from phygitals_async.sandbox.served import bodies
@@ -182,9 +184,16 @@ class Controls:
         self.sandbox.wipe()
         return bodies.Done()
 
-    def seed(self, *, body: bodies.Seed) -> bodies.Done:
-        """Add users with items of every kind; some of the items cannot be sold back any more."""
-        populate(self.sandbox, body.users, seed=body.seed, expired=EXPIRED)
+    async def seed(self, *, body: bodies.Seed) -> bodies.Done:
+        """Add users with items of every kind, some of which cannot be sold back any more.
+
+        Very many take seconds, in which requests are answered all the same.
+        """
+        ledger = self.sandbox.ledger
+        for _ in populating(self.sandbox, body.users, seed=body.seed, expired=EXPIRED):
+            await anyio.lowlevel.checkpoint()
+            if self.sandbox.ledger is not ledger:
+                raise Refused(409, "The sandbox was wiped, or went back to a snapshot, while users were added")
         return bodies.Done()
 
     def _kept(self, name: str) -> _Kept:

@@ -80,5 +80,5 @@ ROUTES: Final = (
     _route("restore_snapshot", "POST", f"{_KEPT}/restore", bodies.Done, errors=(404,)),
     _route("remove_snapshot", "DELETE", _KEPT, bodies.Done, errors=(404, 409)),
     _route("wipe", "POST", "/wipe", bodies.Done),
-    _route("seed", "POST", "/seed", bodies.Done, body=bodies.Seed),
+    _route("seed", "POST", "/seed", bodies.Done, body=bodies.Seed, errors=(409,)),
 )

@@ -98,10 +98,10 @@ class ServedSandbox:
         if not self._gate.knows(headers):
             return refusal(403, "Ask for it under the address that was printed: this is not a name of this server")
         if top == "_console":
-            return self._console.answer(request, headers)
+            return await self._console.answer(request, headers)
         if not self._gate.opens(headers.get(TOKEN_HEADER)):
             return refusal(401, "X-Admin-Token must be the token that was printed at the start")
-        return _with_pictures_here(self._admin.answer(request), named_host(headers))
+        return _with_pictures_here(await self._admin.answer(request), named_host(headers))
 
     async def _traffic(self, request: Request, headers: Mapping[str, str]) -> Response:
         """Hand a request to the sandbox, past the faults, and write it down."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -337,6 +338,23 @@ async def test_the_same_item_twice(browser: Client) -> None:
     assert [row["user_id"] for row in await done(browser.admin("GET", "/sellbacks"))] == ["bob", "ann"]
     # It is gone, so it can be given again.
     await done(browser.admin("POST", "/users/ann/items", {"id": "dup", "name": "Card", "buyback_price": 1}), 201)
+
+
+async def test_seeding_holds_nobody_up(browser: Client) -> None:
+    """Requests are answered while users are added; what goes back meanwhile ends it."""
+    seeding = asyncio.create_task(browser.admin("POST", "/seed", {"users": 200}))
+    seen: set[int] = set()
+    while not seeding.done():
+        await asyncio.sleep(0)
+        assert (await browser.api("GET", "/inventory/user_000000"))[0] == 200
+        seen.add((await done(browser.admin("GET", "/state")))["users"])
+    assert await seeding == (200, {"done": True})
+    assert len(seen) > 100
+    seeding = asyncio.create_task(browser.admin("POST", "/seed", {"users": 200}))
+    await asyncio.sleep(0)
+    await done(browser.admin("POST", "/snapshots/start/restore"))
+    await refused(seeding, 409, "went back to a snapshot")
+    assert (await done(browser.admin("GET", "/state")))["users"] == 3
 
 
 async def test_the_start_stays(browser: Client) -> None:

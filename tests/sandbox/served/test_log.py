@@ -61,6 +61,30 @@ async def test_other_requests(browser: Client) -> None:
     assert "Cannot PUT /elsewhere" in entry["answer_body"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "flags"),
+    [
+        ("GET", "/x?a[]={b}", None, "-g "), ("GET", "/a/../%2E/b", None, "--path-as-is "),
+        ("GET", "/[x]/..", None, "-g --path-as-is "), ("GET", "/x/..y", None, ""), ("HEAD", "/x", None, "-I "),
+        ("HEAD", "/x", b"lost", "-I "), ("DELETE", "/x", None, "-X DELETE "),
+        ("GET", "/x", b"@x", "-X GET -H Content-Type: --data-raw @x "),
+        ("POST", "/x", b"{}", "-X POST -H Content-Type: --data-raw '{}' "),
+    ],
+)  # fmt: skip
+async def test_commands_for_requests_of_every_kind(
+    browser: Client, method: str, path: str, body: bytes | None, flags: str
+) -> None:
+    """What curl would take another way is said: patterns, dots, methods, bodies, types of bodies."""
+    await browser.send(method, path, body)
+    assert (await shown(browser))["curl"] == f"curl {flags}{shlex.quote(ORIGIN + path)}"
+
+
+async def test_a_body_that_no_command_line_can_hold(browser: Client) -> None:
+    """There is no command then."""
+    await browser.send("POST", "/x", b"a\0b")
+    assert (await shown(browser))["curl"] == "# its body is no text"
+
+
 async def test_no_key_can_be_read(browser: Client) -> None:
     """Not in the target, in a body, or in the command, and not on the page."""
     headers = {"X-API-Key": KEY, "Content-Type": "application/json"}

@@ -72,11 +72,28 @@ async def test_no_picture(browser: Client, path: str) -> None:
     assert (await browser.send("HEAD", "/_cards/x/front.svg")).status == 200
 
 
+@pytest.mark.parametrize(
+    ("grade", "shown"), [("PSA 10.0", "TRADING CARDS…"), ("", "TRADING CARDS GAMES O…")], ids=["graded", "not graded"]
+)
+async def test_a_long_category_is_cut(grade: str, shown: str) -> None:
+    """It ends before the grade, or with the card."""
+    assert f">{shown}</text>" in front(Face("key", "Name", "Trading cards games of the world", grade))
+    assert ">POKÉMON</text>" in front(Face("key", "Name", "Pokémon", grade))
+
+
+async def test_a_name_with_control_characters(browser: Client) -> None:
+    """Its card is drawn all the same."""
+    new = {"id": "odd", "name": "2024 \0\x1b Soto", "buyback_price": 1}
+    await browser.admin("POST", "/users/u/items", new)
+    for side in ("front", "back"):
+        assert "Soto" in (parsed((await browser.send("GET", f"/_cards/odd/{side}.svg")).body)[0].text or "")
+
+
 @pytest.mark.parametrize("number", range(40))
 async def test_any_name_can_be_drawn(number: int) -> None:
     """Whatever the name and the key, it is well-formed, and the same each time."""
     long = "A name that is far too long for one line, and for two lines as well"
-    names = ("", "x", "2024", "<b>&\"'", long, "日本 カード", "a" * 200)
+    names = ("", "x", "2024", "<b>&\"'", long, "日本 カード", "a" * 200, "\0\x1b[31m\ufffe\ud800")
     face = Face(f"key-{number}", names[number % len(names)], "Label", "" if number % 2 else "SGC 10.0 and more")
     for draw in (front, back):
         picture = draw(face)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import aiohttp
@@ -23,10 +24,16 @@ PAGES = (
 )  # fmt: skip
 
 
+@pytest.fixture
+def served() -> ServedSandbox:
+    """Return a sandbox with three users."""
+    return ServedSandbox(users=3, seed=1)
+
+
 @pytest_asyncio.fixture
-async def url() -> AsyncIterator[str]:
-    """Serve a sandbox with three users, and give its address."""
-    async with serve(ServedSandbox(users=3, seed=1)) as url:
+async def url(served: ServedSandbox) -> AsyncIterator[str]:
+    """Serve it, and give its address."""
+    async with serve(served) as url:
         yield url
 
 
@@ -46,18 +53,24 @@ def expect(what: Any) -> Any:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
-async def test_every_page(browser_path: str, url: str, api: PhygitalsClient, width: int, scheme: str) -> None:
+async def test_every_page(
+    browser_path: str, served: ServedSandbox, url: str, api: PhygitalsClient, width: int, scheme: str
+) -> None:
     """Wide and light, narrow and dark: it fits, all pictures are there, and axe finds no serious fault."""
     pack = next(pack for pack in await api.list_packs() if pack.purchasable and pack.max_per_mint > 1)
     sold, shipped = (await api.start_purchase(pack.id, 2, "user_000001")).nfts
     await api.sell_back(sold.id)
     await api.request_shipping((await api.quote_shipping([shipped.id], HOME)).quotes[0].id)
+    # Words that are too long for a line.
+    served.sandbox.add_item("user_000001", name="Superfractor" * 9, buyback_price=Decimal(1), id="v1|" + "9" * 60)
+    served.sandbox.add_user("u" * 120)
     settings = {"viewport": {"width": width, "height": 740}, "color_scheme": scheme}
     async with visiting(browser_path, **settings) as visit:
-        for path in PAGES:
+        for path in (*PAGES, f"/users/{'u' * 120}"):
             await visit.page.goto(f"{url}/_console{path}")
             if path == "/requests":
                 await visit.page.locator("summary").first.click()
+                await expect(visit.page.locator("pre").first).to_be_visible()
             assert await visit.page.evaluate("document.documentElement.scrollWidth") == width, path
             await visit.check()
         await visit.page.goto(f"{url}/_console/users/user_000001")

@@ -115,6 +115,7 @@ async def test_users_and_items(browser: Client) -> None:
     item = await done(browser.admin("POST", "/users/a%2Fb/items", new), 201)
     assert (item["id"], item["mint_address"], item["purchased_at"]) == ("v1|1|0", None, "2026-03-31T22:00:00.000Z")
     assert item["content"]["metadata"]["attributes"] == [{"trait_type": "Year", "value": 2024}]
+    assert item["buyback_price"] == 8.5
     assert await done(browser.admin("GET", "/users/a%2Fb/items")) == [item]
     assert (await browser.api("POST", "/vm/buyback", {"item_id": "v1|1|0"})) == (400, {"error": "Item has expired"})
     assert await done(browser.admin("GET", "/users?search=/")) == [{"user_id": "a/b", "items": 1, "value": "8.5"}]

@@ -53,19 +53,16 @@ class Records:
         bodies.checked("buyback_price", body.buyback_price, _MOST_PRICE)
         if any(owned.item.id == body.id for owned in self._sandbox.ledger.users.get(user_id, ())):
             raise Refused(409, f"{user_id} owns an item {body.id} already")
-        try:
-            item = self._sandbox.add_item(
-                user_id,
-                name=body.name,
-                buyback_price=body.buyback_price,
-                id=body.id,
-                type=None if body.type is None else ItemSource(body.type),
-                claw_id=body.claw_id,
-                purchased_at=None if body.purchased_at is None else body.purchased_at.astimezone(UTC),
-                attributes=tuple(Attribute(fact.trait_type, fact.value) for fact in body.attributes),
-            )
-        except ValueError as error:
-            raise Refused(400, str(error)) from None
+        item = self._sandbox.add_item(
+            user_id,
+            name=body.name,
+            buyback_price=body.buyback_price,
+            id=body.id,
+            type=None if body.type is None else ItemSource(body.type),
+            claw_id=body.claw_id,
+            purchased_at=None if body.purchased_at is None else body.purchased_at.astimezone(UTC),
+            attributes=tuple(Attribute(fact.trait_type, fact.value) for fact in body.attributes),
+        )
         plain: dict[str, Any] = self._converter.unstructure(item)
         return plain
 

@@ -38,7 +38,8 @@ def document() -> str:
         "info": {
             "title": "The sandbox's admin API",
             "version": VERSION,
-            "description": "What `phygitals sandbox` can be told to do, and asked about. Amounts in USD are text.",
+            "description": "What `phygitals sandbox` can be told to do, and asked about. Amounts in USD are text, "
+            "except in items, which are answered as the Partner API answers them: there they are numbers.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "http://127.0.0.1:8765", "description": "`phygitals sandbox`"}],

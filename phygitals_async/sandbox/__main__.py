@@ -110,6 +110,8 @@ async def _serve(options: argparse.Namespace, prog: str) -> None:
 
 
 def _tell(url: str, token: str | None, options: argparse.Namespace) -> None:
+    # One that stands for all of this machine's addresses is none to ask at, and clients send no key there over http.
+    url = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
     users = (user_name(0), user_name(options.users - 1)) if options.users else None
     if options.json:
         told = {
@@ -124,7 +126,8 @@ def _tell(url: str, token: str | None, options: argparse.Namespace) -> None:
         print(f"users     {users[0]} to {users[1]}", flush=True)
     print(f"console   {url}/_console" + ("" if token is None else f"?token={token}"), flush=True)
     if token is not None:
-        print(f"admin     X-Admin-Token: {token} (not shown again)", flush=True)
+        print("admin     X-Admin-Token: the token in the line above (not shown again)", flush=True)
+        print("elsewhere only https: put a proxy with TLS before it, or forward the port (ssh -L)", flush=True)
     print("ready", flush=True)
 
 

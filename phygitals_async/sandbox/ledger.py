@@ -44,7 +44,8 @@ class Ledger:
 
     Attributes:
         clock: Returns the time now, UTC.
-        rng: Draws and invents.
+        rng: Draws.
+        ids: Makes up ids, none of them twice.
         options: What only production does.
         users: What each user owns, oldest first.
         pulls: What was pulled lately, oldest first.
@@ -56,6 +57,7 @@ class Ledger:
 
     clock: Callable[[], datetime]
     rng: random.Random
+    ids: random.Random
     options: SandboxOptions
     users: dict[str, list[Holding]] = field(factory=dict)
     pulls: deque[Holding] = field(factory=lambda: deque(maxlen=_KEPT))
@@ -105,10 +107,10 @@ class Ledger:
         if not drawn:
             raise Refused(400, "Claw machine is out of stock")
         session = PurchaseSession(
-            session_id=str(uuid.UUID(int=self.rng.getrandbits(128), version=4)),
+            session_id=str(uuid.UUID(int=self.ids.getrandbits(128), version=4)),
             user_id=user_id,
             holdings=[Holding(user_id, self._item(stock, listing), listing.fmv) for listing in drawn],
-            public_id="_" + "".join(self.rng.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=4)),
+            public_id="_" + "".join(self.ids.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ", k=4)),
             tx_hash="sandbox_" + self._base64url(24),
             pack_id=pack.id,
             created_at=self.clock(),
@@ -182,7 +184,7 @@ class Ledger:
         if self.options.use_up("reject_addresses"):
             more = {} if self.options.suggestion is None else {"suggested": dict(self.options.suggestion)}
             raise Refused(400, "Invalid destination address", details="The address could not be validated.", **more)
-        session_id = "quote_" + "".join(self.rng.choices(_CROCKFORD, k=26))
+        session_id = "quote_" + "".join(self.ids.choices(_CROCKFORD, k=26))
         quotes = [
             ShippingQuote(
                 id=f"{session_id}_rate_{key}", carrier=carrier, service=service, amount=amount,
@@ -286,7 +288,7 @@ class Ledger:
             return price if factor == 1 else cents(price * factor)
 
     def _base64url(self, size: int) -> str:
-        return base64.urlsafe_b64encode(self.rng.randbytes(size)).decode()
+        return base64.urlsafe_b64encode(self.ids.randbytes(size)).decode()
 
 
 def _whole(amount: object) -> int:

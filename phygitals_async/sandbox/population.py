@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from typing import Final
@@ -41,6 +42,12 @@ def populate(sandbox: Sandbox, users: int, *, seed: int = 0, expired: float = 0.
         seed: Of what is drawn.
         expired: For how many of the items the time to sell them back has passed already, a fraction (0 to 1).
     """
+    for _ in populating(sandbox, users, seed=seed, expired=expired):
+        pass
+
+
+def populating(sandbox: Sandbox, users: int, *, seed: int, expired: float) -> Iterator[str]:
+    """Do what `populate` does, a user at a time: each is given when they have their items."""
     rng = random.Random(seed)  # noqa: S311 - repeatable test data.
     now, packs = sandbox.now(), sandbox.packs
     for number in range(users):
@@ -62,6 +69,7 @@ def populate(sandbox: Sandbox, users: int, *, seed: int = 0, expired: float = 0.
             if rng.random() < 0.05:
                 # Only production has items whose sellback offer never ends (section 4, S14).
                 sandbox.put_item(user_id, attrs.evolve(item, buyback_expires_at=None))
+        yield user_id
 
 
 def _price(rng: random.Random) -> Decimal:

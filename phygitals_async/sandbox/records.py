@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
 from attrs import define, frozen
 
@@ -43,6 +43,10 @@ class Holding:
     item: Item
     fmv: Decimal
     state: State = State.OWNED
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        """Let snapshots of very many be taken in a moment."""
+        return type(self), (self.user_id, self.item, self.fmv, self.state)
 
 
 @define

@@ -50,6 +50,7 @@ class Sandbox:
         options: What only production does.
         catalogue: Makes the packs that are on offer first, three by default; `full_catalogue` of
             `phygitals_async.sandbox.market` makes as many as the vendor has.
+        limit_clock: Returns the time by which `rate_limit` counts; by default the sandbox's own.
         pictures: The base URL of a picture for each card, `{pictures}/_cards/{item id}/front.svg`; by default all cards
             have the same one, at the vendor's.
 
@@ -64,6 +65,7 @@ class Sandbox:
         seed: int | None = None,
         options: SandboxOptions | None = None,
         catalogue: Callable[[random.Random], Collection[PackStock]] = default_catalogue,
+        limit_clock: Callable[[], datetime] | None = None,
         pictures: str | None = None,
     ) -> None:
         self._clock = clock
@@ -71,7 +73,12 @@ class Sandbox:
         self._ahead = timedelta(0)
         self._rng = random.Random(seed)  # noqa: S311 - what it draws must be repeatable, not unguessable.
         self._stocks = {stock.pack.id: stock for stock in catalogue(self._rng)}
-        self._ledger = Ledger(self.now, self._rng, SandboxOptions() if options is None else _checked(options))
+        # Apart from what is drawn: going back to a snapshot does not make it give out the same ids again.
+        self._ids = random.Random(None if seed is None else f"ids {seed}")  # noqa: S311 - as above.
+        self._ledger = Ledger(
+            self.now, self._rng, self._ids, SandboxOptions() if options is None else _checked(options)
+        )
+        self._limit_clock = limit_clock or self.now
         self._bucket: TokenBucket | None = None
         self._converter = build_converter()
         self._routes = [(operation, _path_pattern(operation)) for operation in OPERATIONS]
@@ -111,15 +118,18 @@ class Sandbox:
 
     def wipe(self) -> None:
         """Forget users, purchases, quotes and orders, as a restart of the vendor's sandbox does (S1)."""
-        self._ledger = Ledger(self.now, self._rng, self.options)
+        self._ledger = Ledger(self.now, self._rng, self._ids, self.options)
 
     def snapshot(self) -> Snapshot:
         """Return all that it holds now: users, purchases, quotes, orders, packs, options, time and chance."""
         return Snapshot.of(self._ledger, self._stocks, self._ahead)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back to what a `snapshot` of it holds, as often as wanted."""
-        self._ledger = snapshot.ledger(self.now, self._rng)
+        """Go back to what a `snapshot` of it holds, as often as wanted.
+
+        It draws the same cards again, but ids that it makes up, of sessions, quotes, orders and items, are new ones.
+        """
+        self._ledger = snapshot.ledger(self.now, self._rng, self._ids)
         self._stocks, self._ahead = dict(snapshot.stocks), snapshot.ahead
 
     def add_pack(self, pack: Pack, listings: Collection[Listing] = ()) -> None:
@@ -177,11 +187,11 @@ class Sandbox:
         pack_id = claw_id or next(iter(self._stocks))
         if isinstance(claw_slug, Derive):
             claw_slug = self._stocks[pack_id].pack.slug if pack_id in self._stocks else None
-        new_id = id or item_id(self._rng, type)
+        new_id, fmv = id or item_id(self._ids, type), feed_value(buyback_price)
         listing = Listing(
             id=new_id,
             name=name,
-            fmv=feed_value(buyback_price),
+            fmv=fmv,
             type=type,
             image=self._picture(new_id, "front") if isinstance(image, Derive) else image,
             back_image=self._picture(new_id, "back") if isinstance(back_image, Derive) else back_image,
@@ -198,7 +208,7 @@ class Sandbox:
             content=Content(listing.metadata, listing.links),
             type=type,
         )
-        self.put_item(user_id, item)
+        self._ledger.give(user_id, item, fmv)
         return item
 
     def put_item(self, user_id: str, item: Item) -> None:
@@ -241,8 +251,8 @@ class Sandbox:
 
     def _seconds_to_wait(self, limit: RateLimit) -> float | None:
         if self._bucket is None or self._bucket.limit is not limit:
-            self._bucket = TokenBucket(limit, self.now())
-        return self._bucket.take(self.now())
+            self._bucket = TokenBucket(limit, self._limit_clock())
+        return self._bucket.take(self._limit_clock())
 
     def _json(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> Response:
         content_type = {"content-type": "application/json; charset=utf-8"}

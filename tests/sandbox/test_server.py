@@ -241,12 +241,18 @@ def test_a_host_that_others_reach(monkeypatch: pytest.MonkeyPatch, as_json: bool
         # All addresses of this machine, in one family.
         main(["--port", "0", "--host", "0.0.0.0", *(["--json"] if as_json else [])])  # noqa: S104 - what is tested.
         if as_json:
-            token = json.loads(output.getvalue())["admin_token"]
+            told = json.loads(output.getvalue())
+            token = told["admin_token"]
+            # The client would refuse one of the network.
+            assert "127.0.0.1" in repr(PhygitalsClient(api_key=told["api_key"], base_url=told["base_url"]))
         else:
-            *_, console, admin, _ = output.getvalue().splitlines()
-            token = admin.split()[2]
-            assert admin == f"admin     X-Admin-Token: {token} (not shown again)"
-            assert re.fullmatch(rf"console   http://0\.0\.0\.0:[0-9]+/_console\?token={re.escape(token)}", console)
+            *_, console, admin, elsewhere, _ = output.getvalue().splitlines()
+            found = re.fullmatch(r"console   http://127\.0\.0\.1:[0-9]+/_console\?token=(\S+)", console)
+            assert found is not None
+            token = found[1]
+            assert output.getvalue().count(token) == 1
+            assert admin == "admin     X-Admin-Token: the token in the line above (not shown again)"
+            assert elsewhere.startswith("elsewhere only https")
         assert len(token) >= 32
         tokens.add(token)
     assert len(tokens) == 2

@@ -45,6 +45,22 @@ async def test_all_of_it_comes_back(sandbox: Sandbox, api: PhygitalsClient) -> N
 
 
 @pytest.mark.asyncio
+async def test_no_id_is_given_out_again(sandbox: Sandbox, api: PhygitalsClient) -> None:
+    """What was made up before a snapshot is gone back to never comes to stand for something else."""
+    sandbox.add_pack(*pack_of(20, 30))
+    given: list[object] = []
+    start = sandbox.snapshot()
+    for _ in range(3):
+        item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1))
+        bought = await api.purchase("pack", 1, "user")
+        quotes = await api.quote_shipping([item.id], HOME)
+        order = await api.request_shipping(quotes.quotes[0].id)
+        given += [item.id, bought.session_id, bought.tx_hash, quotes.session_id, order.order_id]
+        sandbox.restore(start)
+    assert len(set(given)) == len(given) == 15
+
+
+@pytest.mark.asyncio
 async def test_one_item_stays_one(sandbox: Sandbox, api: PhygitalsClient) -> None:
     """An item that an open quote and its owner both have is the same one afterwards."""
     item = sandbox.add_item("user", name="Card", buyback_price=Decimal(1))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+import attrs
 import msgspec
 
 from phygitals_async.errors import ConfigurationError
@@ -56,7 +58,7 @@ class Admin:
         does: Callable[..., Any] = getattr(owner, route.name)
         return does
 
-    def do(self, route: Route, segments: Mapping[str, str], body: Any = None, query: Any = None) -> Any:
+    async def do(self, route: Route, segments: Mapping[str, str], body: Any = None, query: Any = None) -> Any:
         """Do what a route is for.
 
         Args:
@@ -74,25 +76,32 @@ class Admin:
         if route.query is not None:
             arguments["query"] = query
         try:
-            return self.does(route)(**arguments)
+            done = self.does(route)(**arguments)
+            return await done if inspect.isawaitable(done) else done
         except (ConfigurationError, OverflowError) as error:
             raise Refused(400, str(error)) from None
 
-    def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         """Answer a request."""
         path, query = path_and_query(request.url)
+        method = "GET" if request.method == "HEAD" else request.method
+        here = {route.method: (route, found) for route in ROUTES if (found := route.pattern.fullmatch(path))}
+        if not here:
+            return refusal(404, f"No such route: {request.method} {path}")
+        if method not in here:
+            allowed = ", ".join(here)
+            refused = refusal(405, f"{path} takes {allowed} only")
+            return attrs.evolve(refused, headers={**refused.headers, "allow": allowed})
+        route, found = here[method]
+        segments = {name: unquote(text) for name, text in found.groupdict().items()}
         try:
-            for route in ROUTES:
-                if route.method == request.method and (found := route.pattern.fullmatch(path)):
-                    segments = {name: unquote(text) for name, text in found.groupdict().items()}
-                    body = None if route.body is None else msgspec.json.decode(request.body or b"", type=route.body)
-                    answer = self.do(route, segments, body, _query(route, query))
-                    return Response(route.status, _JSON, msgspec.json.encode(answer))
+            body = None if route.body is None else msgspec.json.decode(request.body or b"", type=route.body)
+            answer = await self.do(route, segments, body, _query(route, query))
         except Refused as refused:
             return refusal(refused.status, refused.body["error"])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             return refusal(400, str(error))
-        return refusal(404, f"No such route: {request.method} {path}")
+        return Response(route.status, _JSON, msgspec.json.encode(answer))
 
 
 def refusal(status: int, error: str) -> Response:

@@ -9,9 +9,13 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from phygitals_async.sandbox.records import Refused
 from phygitals_async.sandbox.served.faults import Kind
 
-_Count = Annotated[int, Meta(ge=0)]
+# What still fits wherever it is handed on to.
+_MOST = 10**9
+_Count = Annotated[int, Meta(ge=0, le=_MOST)]
+_Whole = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 _Text = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
@@ -26,7 +30,7 @@ class Answer(msgspec.Struct):
 class Page(Body):
     """Which part of a list."""
 
-    start: Annotated[int, Meta(ge=0, description="How many to leave out.")] = 0
+    start: Annotated[int, Meta(ge=0, le=_MOST, description="How many to leave out.")] = 0
     limit: Annotated[int, Meta(ge=1, le=1000, description="The most to show.")] = 100
     search: Annotated[str, Meta(description="Show only ids that hold this text.")] = ""
 
@@ -34,7 +38,7 @@ class Page(Body):
 class Since(Body):
     """Which requests."""
 
-    after: Annotated[int, Meta(ge=0, description="Show only those with a greater number.")] = 0
+    after: Annotated[int, Meta(ge=0, le=_MOST, description="Show only those with a greater number.")] = 0
     limit: Annotated[int, Meta(ge=1, le=500, description="The most to show, the newest.")] = 100
 
 
@@ -79,15 +83,24 @@ class NewAttribute(Body):
     """A fact about a card."""
 
     trait_type: _Text
-    value: str | int | float | None
+    value: str | _Whole | float | None
 
 
 class NewItem(Body):
     """An item that a user is to own."""
 
     name: _Text
-    buyback_price: Annotated[Decimal, Meta(description="What a sellback pays, USD; a number, or text.")]
-    id: Annotated[str | None, Meta(description="Made up by default.")] = None
+    buyback_price: Annotated[
+        Decimal,
+        Meta(description="What a sellback pays, USD, 0 to 1,000,000,000, with 12 decimals at most; a number, or text."),
+    ]
+    id: Annotated[
+        str | None,
+        Meta(
+            description="Made up by default. Others may own an item of this id, too: a sellback, which names no user, "
+            "takes that of whoever has owned it longest."
+        ),
+    ] = None
     type: Annotated[str | None, Meta(description="Where the card comes from.")] = "enft"
     claw_id: Annotated[str | None, Meta(description="The id of its pack; by default that of the first.")] = None
     purchased_at: (
@@ -134,8 +147,8 @@ class OrderRow(Answer):
 class Rate(Body):
     """A limit on requests."""
 
-    per_second: float
-    burst: float | None = None
+    per_second: Annotated[float, Meta(ge=0.001, le=_MOST)]
+    burst: Annotated[float, Meta(ge=1, le=_MOST)] | None = None
     retry_after: bool = True
 
 
@@ -149,7 +162,9 @@ class OptionsPatch(Body):
     busy_sellbacks: _Count | UnsetType = UNSET
     fail_sellbacks: _Count | UnsetType = UNSET
     price_factor: Decimal | UnsetType = UNSET
-    order_stage: Annotated[float | None, Meta(description="Seconds; null keeps orders queued.")] | UnsetType = UNSET
+    order_stage: (
+        Annotated[float, Meta(gt=0, le=_MOST, description="Seconds; null keeps orders queued.")] | UnsetType | None
+    ) = UNSET
     cancel_orders: bool | UnsetType = UNSET
     fail_orders: bool | UnsetType = UNSET
     countries: list[str] | UnsetType | None = UNSET
@@ -189,7 +204,7 @@ class ClockChange(Body):
     """How to move the clock: first to `at`, then ahead, then to be frozen or not."""
 
     at: Annotated[datetime, Meta(tz=True)] | None = None
-    advance: Annotated[float, Meta(ge=0, description="Seconds")] = 0.0
+    advance: Annotated[float, Meta(ge=0, le=10 * _MOST, description="Seconds")] = 0.0
     frozen: Annotated[bool | None, Meta(description="null leaves it as it is")] = None
 
 
@@ -205,7 +220,7 @@ class NewFault(Body):
     ]
     operation: Annotated[str | None, Meta(description="A client method, such as sell_back; null for any.")] = None
     after: Annotated[bool, Meta(description="Whether the sandbox acts first.")] = False
-    times: Annotated[int, Meta(ge=1)] | None = 1
+    times: Annotated[int, Meta(ge=1, le=_MOST)] | None = 1
     seconds: Annotated[float, Meta(ge=0, le=600)] = 5.0
     status: Annotated[int, Meta(ge=400, le=599)] = 500
 
@@ -251,10 +266,22 @@ class Seed(Body):
     """Users to add, named user_000000 and so on, with 0 to 60 items each."""
 
     users: Annotated[int, Meta(ge=1, le=10_000)] = 100
-    seed: int = 0
+    seed: _Whole = 0
 
 
 class Done(Answer):
     """It is done."""
 
     done: bool = True
+
+
+def checked(name: str, amount: Decimal, most: int) -> Decimal:
+    """Return an amount that can be calculated with and printed.
+
+    Raises:
+        Refused: It is not 0 to `most`, or has more than 12 decimals.
+    """
+    exponent = amount.as_tuple().exponent
+    if not (isinstance(exponent, int) and exponent >= -12 and 0 <= amount <= most):
+        raise Refused(400, f"{name} must be 0 to {most:,}, with 12 decimals at most")
+    return amount

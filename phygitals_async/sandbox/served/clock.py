@@ -25,16 +25,19 @@ class MovableClock:
 
     Args:
         clock: The machine's.
+
+    Attributes:
+        machine: Returns the machine's time, whatever this clock was moved to.
     """
 
     def __init__(self, clock: Callable[[], datetime] = _utc_now) -> None:
-        self._clock = clock
+        self.machine = clock
         self._ahead = timedelta(0)
         self._frozen: datetime | None = None
 
     def __call__(self) -> datetime:
         """Return the time now."""
-        return self._clock() + self._ahead if self._frozen is None else self._frozen
+        return self.machine() + self._ahead if self._frozen is None else self._frozen
 
     @property
     def standing(self) -> Standing:
@@ -43,5 +46,5 @@ class MovableClock:
 
     def stand(self, standing: Standing) -> None:
         """Go on from there, or stand still there."""
-        self._ahead = standing.at - self._clock()
+        self._ahead = standing.at - self.machine()
         self._frozen = standing.at if standing.is_frozen else None

@@ -7,18 +7,20 @@ from datetime import UTC, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+import anyio
+import anyio.lowlevel
 import attrs
 import msgspec
 
-from phygitals_async.sandbox.options import RateLimit, SandboxOptions
-from phygitals_async.sandbox.population import populate
+from phygitals_async.sandbox.options import RateLimit
+from phygitals_async.sandbox.population import populating
 from phygitals_async.sandbox.records import Refused
 from phygitals_async.sandbox.sandbox import Sandbox
 from phygitals_async.sandbox.served import bodies
 from phygitals_async.sandbox.served.clock import MovableClock, Standing
-from phygitals_async.sandbox.served.faults import Fault, Faults
+from phygitals_async.sandbox.served.faults import Fault, Faults, may_follow_acting
 from phygitals_async.sandbox.served.log import Entry, RequestLog
-from phygitals_async.sandbox.snapshot import Snapshot
+from phygitals_async.sandbox.snapshot import Snapshot, copied
 from phygitals_async.wrapping import METHODS
 
 # The snapshot that is made when serving starts.
@@ -72,9 +74,7 @@ class Controls:
         changes = {
             name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not msgspec.UNSET
         }
-        factor: Decimal = changes.get("price_factor", Decimal(1))
-        if not (factor.is_finite() and 0 <= factor <= _MOST_FACTOR):
-            raise Refused(400, f"price_factor must be 0 to {_MOST_FACTOR}")
+        bodies.checked("price_factor", changes.get("price_factor", Decimal(1)), _MOST_FACTOR)
         readers: dict[str, Any] = {
             "order_stage": lambda seconds: timedelta(seconds=seconds),
             "countries": frozenset,
@@ -88,8 +88,8 @@ class Controls:
         return self.get_options()
 
     def reset_options(self) -> bodies.OptionsShown:
-        """Set every option to what the vendor's sandbox does."""
-        self.sandbox.options = SandboxOptions()
+        """Set every option to what it was at the start: as the vendor's sandbox, but for what the command line said."""
+        self.sandbox.options = copied(self._snapshots[START].sandbox.options)
         return self.get_options()
 
     def get_clock(self) -> bodies.ClockState:
@@ -117,6 +117,9 @@ class Controls:
             raise Refused(400, f"operation must be one of {', '.join(METHODS)}, or null for any")
         if body.kind == "edge" and body.after:
             raise Refused(400, "an edge answers before the API sees the request, so not after acting")
+        if body.kind == "status" and body.after and not may_follow_acting(body.status, body.operation):
+            msg = f"after acting, {body.status} would lie: clients take it for “nothing was done”"
+            raise Refused(400, f"{msg}. Choose 408 or 5xx, an operation that only reads, or “before”")
         fault = self.faults.add(
             body.kind, body.operation, after=body.after, times=body.times, seconds=body.seconds, status=body.status
         )
@@ -152,7 +155,9 @@ class Controls:
         ]
 
     def take_snapshot(self, name: str) -> bodies.SnapshotShown:
-        """Keep all there is now under a name, in the place of what had that name."""
+        """Keep all there is now under a name, in the place of what had that name; `start` stays what it is."""
+        if name == START and START in self._snapshots:
+            raise Refused(409, f"“{START}” is what a reset goes back to: take another name")
         held = self.sandbox.snapshot()
         users = len(self.sandbox.ledger.users)
         self._snapshots[name] = _Kept(held, self.clock.standing, self.faults.copies(), users)
@@ -167,8 +172,10 @@ class Controls:
         return bodies.Done()
 
     def remove_snapshot(self, name: str) -> bodies.Done:
-        """Forget a snapshot."""
+        """Forget a snapshot, but not `start`."""
         self._kept(name)
+        if name == START:
+            raise Refused(409, f"“{START}” is what a reset goes back to, so it stays")
         del self._snapshots[name]
         return bodies.Done()
 
@@ -177,9 +184,16 @@ class Controls:
         self.sandbox.wipe()
         return bodies.Done()
 
-    def seed(self, *, body: bodies.Seed) -> bodies.Done:
-        """Add users with items of every kind; some of the items cannot be sold back any more."""
-        populate(self.sandbox, body.users, seed=body.seed, expired=EXPIRED)
+    async def seed(self, *, body: bodies.Seed) -> bodies.Done:
+        """Add users with items of every kind, some of which cannot be sold back any more.
+
+        Very many take seconds, in which requests are answered all the same.
+        """
+        ledger = self.sandbox.ledger
+        for _ in populating(self.sandbox, body.users, seed=body.seed, expired=EXPIRED):
+            await anyio.lowlevel.checkpoint()
+            if self.sandbox.ledger is not ledger:
+                raise Refused(409, "The sandbox was wiped, or went back to a snapshot, while users were added")
         return bodies.Done()
 
     def _kept(self, name: str) -> _Kept:

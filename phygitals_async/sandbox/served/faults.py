@@ -10,7 +10,10 @@ from typing import Final, Literal, TypeAlias
 import anyio
 from attrs import define, evolve
 
-from phygitals_async.errors import ConnectionLost
+from phygitals_async._api.endpoints import OPERATIONS
+from phygitals_async._api.operation import Effect
+from phygitals_async._calls.verdicts import judge
+from phygitals_async.errors import BadRequest, ConnectionLost, ServerError
 from phygitals_async.transport import Response
 
 Kind: TypeAlias = Literal["latency", "stall", "lost", "edge", "status"]
@@ -119,6 +122,18 @@ class Faults:
         for fault in hits:
             if fault.kind == "latency" and fault.after is after:
                 await self._sleep(fault.seconds)
+
+
+def may_follow_acting(status: int, operation: str | None) -> bool:
+    """Whether a server could answer with an error after it acted: clients take most for "nothing was done".
+
+    Args:
+        status: 400 to 599.
+        operation: The client method whose requests are meant, or None for all.
+    """
+    error = (ServerError if status >= 500 else BadRequest)(status=status, message="", snippet="")
+    effects = [one.effect for one in OPERATIONS if operation in (None, one.name)]
+    return effects == [Effect.READS] or judge(error, Effect.MOVES_MONEY).leaves_open
 
 
 def _edge(host: str) -> Response:

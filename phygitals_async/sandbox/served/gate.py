@@ -64,7 +64,7 @@ class Gate:
         return self.token is None or hmac.compare_digest(self.token.encode(), given)
 
 
-def cookie_of(headers: Mapping[str, str]) -> str | None:
-    """Return the token that a browser keeps."""
-    found = re.search(rf"(?:^|;\s*){COOKIE}=([^;]*)", headers.get("cookie", ""))
+def cookie_of(headers: Mapping[str, str], name: str = COOKIE) -> str | None:
+    """Return what a browser keeps under a name, by default the token."""
+    found = re.search(rf"(?:^|;\s*){name}=([^;]*)", headers.get("cookie", ""))
     return found[1] if found else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import deque
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import Final
 import msgspec
 from attrs import define
 
+from phygitals_async.sandbox.records import Refused
 from phygitals_async.sandbox.wire import path_and_query
 from phygitals_async.transport import Request
 from phygitals_async.wrapping import api_key_of, mask
@@ -17,6 +19,13 @@ from phygitals_async.wrapping import api_key_of, mask
 KEPT: Final = 500
 # Of a body; no request of the documents comes near it.
 _BODY_KEPT: Final = 16 * 1024
+# By the method, and whether there is a body.
+_FLAGS: Final = {("GET", False): [], ("HEAD", False): ["-I"]}
+# Unless told not to, curl takes brackets for a pattern of many addresses, and leaves out segments of dots.
+_URL_FLAGS: Final = (
+    ("-g", re.compile(r"[\[\]{}]")),
+    ("--path-as-is", re.compile(r"/(\.|%2e){1,2}([/?]|$)", re.IGNORECASE)),
+)
 
 
 @define(eq=False)
@@ -70,17 +79,25 @@ class Entry:
     @property
     def curl(self) -> str:
         """A command that makes the same request again; the key is taken from the shell's `PHYGITALS_API_KEY`."""
-        body = self.request.body or b""
+        method = self.request.method
+        # With -I, curl sends none.
+        body = b"" if method == "HEAD" else self.request.body or b""
         try:
             text = body.decode()
         except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:
             return "# its body is no text"
-        words = ["curl"] if self.request.method == "GET" else ["curl", "-X", shlex.quote(self.request.method)]
+        # By itself, curl asks with GET, or with POST where there is a body.
+        words = ["curl", *_FLAGS.get((method, bool(text)), ["-X", shlex.quote(method)])]
+        words += [flag for flag, needs_it in _URL_FLAGS if needs_it.search(self.request.url)]
         if api_key_of(self.request):
             words.append('-H "X-API-Key: $PHYGITALS_API_KEY"')
-        for name, value in self.request.headers.items():
-            if name.lower() == "content-type":
-                words.append("-H " + shlex.quote(f"Content-Type: {value}"))
+        sent = {name.lower(): value for name, value in self.request.headers.items()}
+        if "content-type" in sent:
+            words.append("-H " + shlex.quote(f"Content-Type: {sent['content-type']}"))
+        elif text:
+            words.append("-H Content-Type:")
         if text:
             words.append("--data-raw " + shlex.quote(text))
         return mask(self.request, " ".join([*words, shlex.quote(self.request.url)]))
@@ -108,6 +125,17 @@ class RequestLog:
                 break
             newest.append(entry)
         return newest
+
+    def find(self, number: str) -> Entry:
+        """Return an entry.
+
+        Raises:
+            Refused: It is not kept any more, or never was.
+        """
+        for entry in self._entries:
+            if str(entry.number) == number:
+                return entry
+        raise Refused(404, "This request is not kept any more")
 
     def clear(self) -> None:
         """Forget the entries. Numbers go on."""

@@ -17,7 +17,7 @@ from phygitals_async.sandbox.served.admin import Admin
 from phygitals_async.sandbox.served.controls import START
 from phygitals_async.wrapping import METHODS
 
-Page: TypeAlias = Callable[[Mapping[str, str]], dict[str, Any]]
+Collect: TypeAlias = Callable[[Mapping[str, str]], dict[str, Any]]
 
 _ROWS: Final = 50
 _PACKS: Final = 24
@@ -33,6 +33,23 @@ NAV: Final = {
     "requests": "Requests",
     "options": "Options",
 }
+
+
+@frozen
+class Page:
+    """A page: call it with the fields of the query, and it collects what its template writes.
+
+    Attributes:
+        template: The template's name.
+        collect: Collects it.
+    """
+
+    template: str
+    collect: Collect
+
+    def __call__(self, query: Mapping[str, str]) -> dict[str, Any]:
+        """Collect what the template writes."""
+        return self.collect(query)
 
 
 @frozen
@@ -57,7 +74,7 @@ class Pages:
 
     def __init__(self, admin: Admin) -> None:
         self._admin = admin
-        self._pages: dict[str, Page] = {
+        self._pages: dict[str, Collect] = {
             "": self._overview,
             "users": self._users,
             "packs": self._packs,
@@ -69,10 +86,17 @@ class Pages:
         }
 
     def find(self, name: str, rest: str) -> Page | None:
-        """Return what collects a page, if there is such a page."""
+        """Return a page, if there is such a page.
+
+        Args:
+            name: The first part of its path, empty for the overview.
+            rest: What follows: the user or the request it is about.
+        """
         if rest:
-            return (lambda _: self._user(rest)) if name == "users" else None
-        return self._pages.get(name)
+            if name == "users":
+                return Page("user.html", lambda _: self._user(rest))
+            return Page("request.html", lambda _: self._request(rest)) if name == "requests" else None
+        return Page(f"{name or 'overview'}.html", self._pages[name]) if name in self._pages else None
 
     def status(self) -> dict[str, Any]:
         """Collect what stands on every page."""
@@ -84,7 +108,7 @@ class Pages:
             "title": "Overview",
             "faults": controls.list_faults(),
             "snapshots": controls.list_snapshots(),
-            "entries": controls.list_requests(query=bodies.Since(limit=_LATEST)),
+            "entries": controls.log.latest(_LATEST),
             "operations": list(METHODS),
             "start": START,
         }
@@ -119,7 +143,10 @@ class Pages:
         return {"title": "Orders", "rows": self._admin.records.list_orders(query=(page := _page(query))), "asked": page}
 
     def _requests(self, _: Mapping[str, str]) -> dict[str, Any]:
-        return {"title": "Requests", "entries": self._admin.controls.list_requests(query=bodies.Since(limit=_ROWS))}
+        return {"title": "Requests", "entries": self._admin.controls.log.latest(_ROWS)}
+
+    def _request(self, number: str) -> dict[str, Any]:
+        return {"title": f"Request {number}", "entry": self._admin.controls.log.find(number)}
 
     def _options(self, _: Mapping[str, str]) -> dict[str, Any]:
         return {"title": "Options", "options": self._admin.controls.get_options()}

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 WIDTH: Final = 240
 HEIGHT: Final = 336
 
 _LINE: Final = 20
 _LINES: Final = 2
+_FORBIDDEN: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# How much of a label there is room for, beside a grade and without one.
+_LABEL_SHORT, _LABEL_LONG = 14, 22
 _FRAME: Final = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img">
 <title>{title}</title>
 <defs>
@@ -24,6 +28,7 @@ stop-color="hsl({other} 58% 24%)"/></linearGradient>
 <linearGradient id="s" x1="0" y1="0" x2="1" y2="1"><stop offset="0.35" stop-color="#fff" stop-opacity="0"/>\
 <stop offset="0.5" stop-color="#fff" stop-opacity="0.22"/><stop offset="0.65" stop-color="#fff" stop-opacity="0"/>\
 </linearGradient>
+<clipPath id="l"><rect x="16" y="12" width="{label}" height="20"/></clipPath>
 <clipPath id="c"><rect x="14" y="58" width="212" height="212" rx="8"/></clipPath>
 </defs>
 <rect width="{w}" height="{h}" rx="14" fill="#f4f1ea"/>
@@ -32,6 +37,11 @@ stop-color="hsl({other} 58% 24%)"/></linearGradient>
 {inside}</g>
 </svg>
 """
+
+
+def _allowed(text: str) -> str:
+    """Replace what no XML may hold, such as control characters."""
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 @frozen
@@ -45,18 +55,19 @@ class Face:
         grade: What stands in its corner, such as `PSA 10.0`; may be empty.
     """
 
-    key: str
-    name: str
-    label: str
-    grade: str = ""
+    key: str = field(converter=_allowed)
+    name: str = field(converter=_allowed)
+    label: str = field(converter=_allowed)
+    grade: str = field(default="", converter=_allowed)
 
 
 def front(face: Face) -> str:
     """Draw the front: name, grade, and a motif of its own."""
     digest = _digest(face)
+    label = _cut(face.label.upper(), _LABEL_SHORT if face.grade else _LABEL_LONG)
     inside = [
-        f'<text x="16" y="26" font-size="11" letter-spacing="1" fill="#57534e">{escape(face.label.upper()[:18])}'
-        "</text>",
+        f'<g clip-path="url(#l)"><text x="16" y="26" font-size="11" letter-spacing="1" fill="#57534e">{escape(label)}'
+        "</text></g>",
         f'<text x="16" y="45" font-size="13" font-weight="700" fill="#1c1917">{escape(_year(face.name))}</text>',
     ]
     if face.grade:
@@ -78,7 +89,7 @@ def front(face: Face) -> str:
             f'<text x="16" y="{294 + 20 * number}" font-size="{size}" font-weight="{weight}" fill="#1c1917">'
             f"{escape(line)}</text>"
         )
-    return _frame(f"{face.name}, front", digest, inside)
+    return _frame(f"{face.name}, front", digest, inside, label=130 if face.grade else 208)
 
 
 def back(face: Face) -> str:
@@ -104,11 +115,11 @@ def _digest(face: Face) -> bytes:
     return hashlib.blake2b(face.key.encode(errors="replace"), digest_size=16).digest()
 
 
-def _frame(title: str, digest: bytes, inside: Sequence[str]) -> str:
+def _frame(title: str, digest: bytes, inside: Sequence[str], *, label: int = 0) -> str:
     hue = digest[0] * 360 // 256
     return _FRAME.format(
         w=WIDTH, h=HEIGHT, w_less=WIDTH - 1, h_less=HEIGHT - 1, title=escape(title),
-        hue=hue, other=(hue + 30 + digest[1] // 4) % 360, inside="\n".join(inside),
+        label=label, hue=hue, other=(hue + 30 + digest[1] // 4) % 360, inside="\n".join(inside),
     )  # fmt: skip
 
 
@@ -148,6 +159,10 @@ def _tiles(digest: bytes) -> str:
         for column in range(4)
         if digest[4 + row] >> column & 1
     )
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _year(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC
 from decimal import Decimal
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from phygitals_async._arithmetic import exact
 from phygitals_async._structuring.converter import build_converter
@@ -16,6 +16,9 @@ from phygitals_async.sandbox.sandbox import Sandbox
 from phygitals_async.sandbox.served import bodies
 
 T = TypeVar("T")
+
+# Times the largest factor, it is still an amount.
+_MOST_PRICE: Final = 10**9
 
 
 class Records:
@@ -47,19 +50,19 @@ class Records:
 
     def add_item(self, user_id: str, *, body: bodies.NewItem) -> dict[str, Any]:
         """Give a user an item; one whose time to be sold back has passed was pulled 8 days ago."""
-        try:
-            item = self._sandbox.add_item(
-                user_id,
-                name=body.name,
-                buyback_price=body.buyback_price,
-                id=body.id,
-                type=None if body.type is None else ItemSource(body.type),
-                claw_id=body.claw_id,
-                purchased_at=None if body.purchased_at is None else body.purchased_at.astimezone(UTC),
-                attributes=tuple(Attribute(fact.trait_type, fact.value) for fact in body.attributes),
-            )
-        except ValueError as error:
-            raise Refused(400, str(error)) from None
+        bodies.checked("buyback_price", body.buyback_price, _MOST_PRICE)
+        if any(owned.item.id == body.id for owned in self._sandbox.ledger.users.get(user_id, ())):
+            raise Refused(409, f"{user_id} owns an item {body.id} already")
+        item = self._sandbox.add_item(
+            user_id,
+            name=body.name,
+            buyback_price=body.buyback_price,
+            id=body.id,
+            type=None if body.type is None else ItemSource(body.type),
+            claw_id=body.claw_id,
+            purchased_at=None if body.purchased_at is None else body.purchased_at.astimezone(UTC),
+            attributes=tuple(Attribute(fact.trait_type, fact.value) for fact in body.attributes),
+        )
         plain: dict[str, Any] = self._converter.unstructure(item)
         return plain
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 DONE: Final[Mapping[str, str]] = {
     "set_clock": "The clock was changed.",
     "set_options": "The options were changed.",
-    "reset_options": "The options are those of the vendor's sandbox again.",
+    "reset_options": "The options are those of the start again.",
     "add_fault": "The fault is armed.",
     "remove_fault": "The fault was removed.",
     "remove_faults": "All faults were removed.",
@@ -70,11 +70,23 @@ FILTERS: Final[Mapping[str, Callable[[Any], str]]] = {
 }
 
 
+def changed(sent: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields of a form without those that are still as they were shown.
+
+    What was shown comes along as `was:name`. The parts of an object stay together.
+    """
+    shown = {name.removeprefix("was:"): text for name, text in sent.items() if name.startswith("was:")}
+    touched = {name.partition(".")[0] for name, text in sent.items() if shown.get(name) != text}
+    return {
+        name: text for name, text in sent.items() if name.partition(".")[0] in touched and not name.startswith("was:")
+    }
+
+
 def nested(sent: Mapping[str, str]) -> dict[str, Any]:
     """Read the fields of a form as the JSON that a route takes.
 
     An empty field is null. `name[]` is a list whose members stand apart by spaces or commas; `name.part` is a part of
-    an object, which is null as a whole where the part is.
+    an object, which is null as a whole where its first part is empty, and has no other part that is.
     """
     plain: dict[str, Any] = {}
     for name, text in sent.items():
@@ -83,8 +95,8 @@ def nested(sent: Mapping[str, str]) -> dict[str, Any]:
             plain[name[:-2]] = re.findall(r"[^\s,]+", text) or None
         elif not part:
             plain[name] = text or None
-        elif not text:
-            plain[whole] = None
-        elif plain.setdefault(whole, {}) is not None:
+        elif whole not in plain:
+            plain[whole] = {part: text} if text else None
+        elif text and isinstance(plain[whole], dict):
             plain[whole][part] = text
     return plain

@@ -70,7 +70,9 @@ class ServedSandbox:
     ) -> None:
         clock = clock or MovableClock()
         catalogue = functools.partial(full_catalogue, pictures=_ORIGIN)
-        self.sandbox = Sandbox(clock=clock, seed=seed, options=options, catalogue=catalogue, pictures=_ORIGIN)
+        self.sandbox = Sandbox(
+            clock=clock, limit_clock=clock.machine, seed=seed, options=options, catalogue=catalogue, pictures=_ORIGIN
+        )
         populate(self.sandbox, users, seed=seed, expired=EXPIRED)
         self._faults = Faults(sleep)
         self._log = RequestLog()
@@ -96,10 +98,10 @@ class ServedSandbox:
         if not self._gate.knows(headers):
             return refusal(403, "Ask for it under the address that was printed: this is not a name of this server")
         if top == "_console":
-            return self._console.answer(request, headers)
+            return await self._console.answer(request, headers)
         if not self._gate.opens(headers.get(TOKEN_HEADER)):
             return refusal(401, "X-Admin-Token must be the token that was printed at the start")
-        return self._admin.answer(request)
+        return _with_pictures_here(await self._admin.answer(request), named_host(headers))
 
     async def _traffic(self, request: Request, headers: Mapping[str, str]) -> Response:
         """Hand a request to the sandbox, past the faults, and write it down."""
@@ -121,8 +123,10 @@ class ServedSandbox:
     def _picture(self, method: str, path: str) -> Response:
         """Draw a card's, or a pack's."""
         parts = path.split("/")
-        if method != "GET" or len(parts) != 4 or parts[3] not in ("front.svg", "back.svg"):
+        if len(parts) != 4 or parts[3] not in ("front.svg", "back.svg"):
             return no_such_route(method, path)
+        if method not in ("GET", "HEAD"):
+            return Response(405, {"allow": "GET, HEAD"}, b"")
         face = self._face(unquote(parts[2]))
         return Response(200, _PICTURE, (pictures.front if parts[3] == "front.svg" else pictures.back)(face).encode())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from phygitals_async.sandbox import SandboxOptions
 from phygitals_async.sandbox.options import RateLimit
+from phygitals_async.sandbox.served import MovableClock, ServedSandbox
 from phygitals_async.sandbox.served.routes import ROUTES
 from sandbox_support import NOW
 from served_support import Client, client
@@ -113,6 +115,7 @@ async def test_users_and_items(browser: Client) -> None:
     item = await done(browser.admin("POST", "/users/a%2Fb/items", new), 201)
     assert (item["id"], item["mint_address"], item["purchased_at"]) == ("v1|1|0", None, "2026-03-31T22:00:00.000Z")
     assert item["content"]["metadata"]["attributes"] == [{"trait_type": "Year", "value": 2024}]
+    assert item["buyback_price"] == 8.5
     assert await done(browser.admin("GET", "/users/a%2Fb/items")) == [item]
     assert (await browser.api("POST", "/vm/buyback", {"item_id": "v1|1|0"})) == (400, {"error": "Item has expired"})
     assert await done(browser.admin("GET", "/users?search=/")) == [{"user_id": "a/b", "items": 1, "value": "8.5"}]
@@ -194,6 +197,19 @@ async def test_the_clock(browser: Client) -> None:
     assert await done(browser.admin("GET", "/clock")) == gone_on
 
 
+async def test_a_rate_limit_goes_by_time_that_passes() -> None:
+    """A clock that stands still, or is moved back or ahead, neither locks clients out nor lets them in."""
+    passed = timedelta(0)
+    browser = Client(ServedSandbox(users=1, clock=MovableClock(lambda: NOW + passed)))
+    await done(browser.admin("PATCH", "/options", {"rate_limit": {"per_second": 1, "burst": 1}}))
+    moves: list[dict[str, Any]] = [{"frozen": True}, {"at": "2026-04-01T00:00:00Z"}, {"advance": 3600}]
+    for move in moves:
+        assert (await browser.api("GET", "/inventory/user_000000"))[0] == 200
+        await done(browser.admin("PATCH", "/clock", move))
+        assert (await browser.api("GET", "/inventory/user_000000"))[0] == 429
+        passed += timedelta(seconds=1)
+
+
 async def test_snapshots(browser: Client) -> None:
     """What is there is kept under a name, and comes back with its time and its faults; `start` is always there."""
     await done(browser.admin("PATCH", "/clock", {"frozen": True}))
@@ -230,7 +246,32 @@ async def test_snapshots(browser: Client) -> None:
         ("POST", "/users", {"user_id": ""}, "length >= 1"),
         ("POST", "/users", {"user_id": "u", "other": 1}, "other"),
         ("POST", "/users", None, "truncated"),
-        ("POST", "/users/u/items", {"name": "x", "buyback_price": 1e20}, "finite Decimal below 10**15"),
+        *(
+            (
+                "POST",
+                "/users/u/items",
+                {"name": "x", "buyback_price": price},
+                "buyback_price must be 0 to 1,000,000,000",
+            )
+            for price in (
+                1e20,
+                -0.01,
+                "sNaN",
+                "NaN",
+                "-Infinity",
+                "1e999999999999",
+                "1e-999999999999",
+                "0.0000000000001",
+            )
+        ),
+        ("POST", "/users/u/items", {"name": "x", "buyback_price": "1e99999999999999999999"}, "decimal"),
+        ("POST", "/users/u/items", {"name": "", "buyback_price": 1, "type": "x" * 9}, "length >= 1"),
+        (
+            "POST",
+            "/users/u/items",
+            {"name": "x", "buyback_price": 1, "attributes": [{"trait_type": "Year", "value": 10**400}]},
+            "<= 9007199254740992",
+        ),
         (
             "POST",
             "/users/u/items",
@@ -239,17 +280,36 @@ async def test_snapshots(browser: Client) -> None:
         ),
         ("POST", "/users/u/items", {"name": "x", "buyback_price": 1, "purchased_at": "9999-12-31T00:00:00Z"}, "range"),
         ("PATCH", "/options", {"pending_polls": -1}, ">= 0"),
-        ("PATCH", "/options", {"rate_limit": {"per_second": 0}}, "above 0 and finite"),
-        ("PATCH", "/options", {"order_stage": 0}, "longer than 0"),
-        ("PATCH", "/options", {"order_stage": 1e300}, "Python int too large"),
-        ("PATCH", "/options", {"price_factor": "-1"}, "price_factor must be 0 to 1000"),
-        ("PATCH", "/options", {"price_factor": "NaN"}, "price_factor must be 0 to 1000"),
+        ("PATCH", "/options", {"rate_limit": {"per_second": 0}}, ">= 0.001"),
+        ("PATCH", "/options", {"order_stage": 0}, "> 0.0"),
+        ("PATCH", "/options", {"order_stage": 1e300}, "<= 1000000000"),
+        *(
+            ("PATCH", "/options", {"price_factor": factor}, "price_factor must be 0 to 1,000")
+            for factor in ("-1", "NaN", "sNaN", 1001, "1e-999999999999")
+        ),
+        ("PATCH", "/options", {"pending_polls": 10**30}, "<= 1000000000"),
+        ("PATCH", "/options", {"rate_limit": {"per_second": 1e-320}}, ">= 0.001"),
+        ("PATCH", "/options", {"rate_limit": {"per_second": 1, "burst": 1e300}}, "<= 1000000000"),
         ("PATCH", "/clock", {"advance": -1}, ">= 0"),
-        ("PATCH", "/clock", {"advance": 1e12}, "date value out of range"),
+        ("PATCH", "/clock", {"advance": 1e12}, "<= 10000000000"),
+        ("PATCH", "/clock", {"at": "0001-01-01T00:00:00+14:00"}, "range"),
         ("PATCH", "/clock", {"at": "2026-05-01T00:00:00"}, "timezone"),
         ("PATCH", "/clock", {"at": "9500-05-01T00:00:00Z"}, "the year must be 2000 to 8999"),
         ("GET", "/users?limit=0", None, ">= 1"),
         ("GET", "/users?limit=x", None, "int"),
+        *(
+            ("GET", f"/{path}=99999999999999999999", None, "<= 1000000000")
+            for path in (
+                "users?start",
+                "purchases?start",
+                "sellbacks?start",
+                "orders?start",
+                "requests?after",
+            )
+        ),
+        ("POST", "/seed", {"users": 1, "seed": 10**30}, "<= 9007199254740992"),
+        ("POST", "/faults", {"kind": "lost", "times": 10**30}, "<= 1000000000"),
+        ("POST", "/faults", {"kind": "status", "status": 10**30}, "<= 599"),
         ("POST", "/faults", {"kind": "nonsense"}, "nonsense"),
         ("POST", "/faults", {"kind": "lost", "operation": "sell"}, "operation must be one of list_packs, "),
         ("POST", "/faults", {"kind": "edge", "after": True}, "an edge answers before"),
@@ -262,6 +322,51 @@ async def test_what_makes_no_sense(browser: Client, method: str, path: str, body
     assert await done(browser.admin("GET", "/state")) == before
 
 
+async def test_the_same_item_twice(browser: Client) -> None:
+    """Nobody owns two of one id; where two users do, each sellback takes one: the older, for its own price."""
+    for user, price, status in (("ann", "1.50", 201), ("ann", "9", 409), ("bob", "2.50", 201), ("bob", "9", 409)):
+        new = {"id": "dup", "name": "Card", "buyback_price": price}
+        found, answer = await browser.admin("POST", f"/users/{user}/items", new)
+        assert found == status, answer
+    owned = {"ann": ["dup"], "bob": ["dup"]}
+    for user, amount in (("ann", 1.5), ("bob", 2.5)):
+        sold = await done(browser.api("POST", "/vm/buyback", {"item_id": "dup"}))
+        assert sold["amount"] == amount
+        owned[user] = []
+        for each, ids in owned.items():
+            assert [item["id"] for item in await done(browser.admin("GET", f"/users/{each}/items"))] == ids
+    await refused(browser.api("POST", "/vm/buyback", {"item_id": "dup"}), 400, "Item not found")
+    assert [row["user_id"] for row in await done(browser.admin("GET", "/sellbacks"))] == ["bob", "ann"]
+    # It is gone, so it can be given again.
+    await done(browser.admin("POST", "/users/ann/items", {"id": "dup", "name": "Card", "buyback_price": 1}), 201)
+
+
+async def test_seeding_holds_nobody_up(browser: Client) -> None:
+    """Requests are answered while users are added; what goes back meanwhile ends it."""
+    seeding = asyncio.create_task(browser.admin("POST", "/seed", {"users": 200}))
+    seen: set[int] = set()
+    while not seeding.done():
+        await asyncio.sleep(0)
+        assert (await browser.api("GET", "/inventory/user_000000"))[0] == 200
+        seen.add((await done(browser.admin("GET", "/state")))["users"])
+    assert await seeding == (200, {"done": True})
+    assert len(seen) > 100
+    seeding = asyncio.create_task(browser.admin("POST", "/seed", {"users": 200}))
+    await asyncio.sleep(0)
+    await done(browser.admin("POST", "/snapshots/start/restore"))
+    await refused(seeding, 409, "went back to a snapshot")
+    assert (await done(browser.admin("GET", "/state")))["users"] == 3
+
+
+async def test_the_start_stays(browser: Client) -> None:
+    """A reset goes back to it, whatever was done to it."""
+    await done(browser.admin("POST", "/wipe"))
+    await refused(browser.admin("PUT", "/snapshots/start"), 409, "take another name")
+    await refused(browser.admin("DELETE", "/snapshots/start"), 409, "so it stays")
+    await done(browser.admin("POST", "/snapshots/start/restore"))
+    assert (await done(browser.admin("GET", "/state")))["users"] == 3
+
+
 async def test_bodies_that_are_no_json(browser: Client) -> None:
     """They are a 400 too."""
     for body in (b"{", b'{"user_id": "\xff"}', b"[" * 20_000):
@@ -269,10 +374,27 @@ async def test_bodies_that_are_no_json(browser: Client) -> None:
         assert answer.status == 400
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/nothing"), ("POST", "/state"), ("GET", "/faults/1")])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/nothing"), ("POST", "/state/more"), ("HEAD", "/users/1")])
 async def test_unknown_routes(browser: Client, method: str, path: str) -> None:
     """They are a 404."""
     await refused(browser.admin(method, path), 404, f"No such route: {method} /_admin{path}")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/state", "GET"),
+        ("GET", "/faults/1", "DELETE"),
+        ("HEAD", "/wipe", "POST"),
+        ("PUT", "/users", "GET, POST"),
+    ],
+)
+async def test_other_methods(browser: Client, method: str, path: str, allowed: str) -> None:
+    """They are a 405 that names those there are; HEAD is answered as GET is."""
+    answer = await browser.send(method, f"/_admin{path}")
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+    assert json.loads(answer.body) == {"error": f"/_admin{path} takes {allowed} only"}
+    assert (await browser.send("HEAD", "/_admin/state")).status == 200
 
 
 async def test_strict(browser: Client) -> None:

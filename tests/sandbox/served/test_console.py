@@ -10,12 +10,16 @@ from decimal import Decimal
 
 import pytest
 
+from phygitals_async.sandbox import RateLimit, SandboxOptions
 from phygitals_async.sandbox.served import shown
 from phygitals_async.sandbox.served.routes import ROUTES
-from served_support import Client
+from served_support import Client, client
 
 pytestmark = pytest.mark.asyncio
-PAGES = ("", "/users", "/users/user_000001", "/packs", "/purchases", "/sellbacks", "/orders", "/requests", "/options")
+PAGES = (
+    "", "/users", "/users/user_000001", "/packs", "/purchases", "/sellbacks", "/orders", "/requests", "/requests/1",
+    "/options",
+)  # fmt: skip
 
 
 async def busy(browser: Client) -> None:
@@ -54,9 +58,12 @@ async def test_the_part_that_is_followed(browser: Client, path: str) -> None:
     part = await browser.page(path, **{"X-Part": "live"})
     assert part.startswith('<div id="status">')
     assert "2026-04-18 19:05:14" in part
-    live = part.partition('<div id="live">')[2].removesuffix("</div>").strip()
-    assert live in page
-    assert bool(live) == (path != "/options")
+    parts = part.removesuffix("</div>").split('</div><div id="')
+    expected = {"": ["live", "latest"], "/options": []}.get(path, ["live"])
+    assert [name.partition('"')[0] for name in parts[1:]] == expected
+    lives = [text.partition(">")[2].strip() for text in parts[1:]]
+    assert all(live in page for live in lives)
+    assert all(lives)
 
 
 async def test_what_the_pages_show(browser: Client) -> None:
@@ -119,21 +126,28 @@ async def test_every_form_is_a_route(browser: Client) -> None:
 async def test_a_form_is_done_and_said(browser: Client) -> None:
     """The browser goes back to the page it was on, which says what was done."""
     answer = await browser.form("set_clock", advance="3600", back="/_console/users?search=x&start=0")
-    assert (answer.status, answer.headers["location"]) == (303, "/_console/users?search=x&start=0&done=set_clock")
-    page = await browser.page("/users?search=x&start=0&done=set_clock")
+    assert (answer.status, answer.headers["location"]) == (303, "/_console/users?search=x&start=0")
+    note = answer.headers["set-cookie"].partition(";")[0]
+    # The script that follows the page it was on takes nothing away from the next.
+    assert "changed" not in await browser.page("/users", **{"X-Part": "live", "Cookie": note})
+    there = await browser.send("GET", "/_console/users?search=x&start=0", headers={"Cookie": f"other=1; {note}"})
+    page = there.body.decode()
     assert "The clock was changed." in page
     assert "2026-04-18 20:05:14" in page
-    user = await browser.page("/users/user_000001?done=add_item")
+    # A reload does not say it again.
+    assert there.headers["set-cookie"].startswith("phygitals_done=; Path=/_console; Max-Age=0")
+    assert "changed" not in await browser.page("/users", Cookie="phygitals_done=")
+    user = await browser.page("/users/user_000001", Cookie="phygitals_done=add_item")
     assert 'name="back" value="/_console/users/user_000001"' in user
     assert "The card was added." in user
-    assert 'class="done"' not in await browser.page("?done=nonsense")
+    assert 'class="done"' not in await browser.page("", Cookie="phygitals_done=nonsense")
 
 
 @pytest.mark.parametrize("back", ["", "http://evil.example/", "//evil.example/_console", "/elsewhere", "javascript:1"])
 async def test_no_form_leads_elsewhere(browser: Client, back: str) -> None:
     """Wherever it says it was, the browser stays in the console."""
     answer = await browser.form("wipe", back=back)
-    assert answer.headers["location"] == "/_console?done=wipe"
+    assert answer.headers["location"] == "/_console"
 
 
 async def test_fields_of_every_kind(browser: Client) -> None:
@@ -153,6 +167,78 @@ async def test_fields_of_every_kind(browser: Client) -> None:
     await browser.form("set_options", **none)
     options = browser.served.sandbox.options
     assert (options.order_stage, options.countries, options.rate_limit) == (None, None, None)
+    await browser.form("set_options", **{"rate_limit.per_second": "5", "rate_limit.burst": ""})
+    assert browser.served.sandbox.options.rate_limit == RateLimit(5)
+
+
+def fields_of(page: str) -> dict[str, str]:
+    """Return what a browser sends of a page's only form, left as it is."""
+    inputs = re.findall(r"<input [^>]*>", page)
+    kept = [each for each in inputs if 'type="checkbox"' not in each or each.endswith(" checked>")]
+    return {
+        html.unescape(found[1]): html.unescape(value[1] if (value := re.search(r'value="([^"]*)"', each)) else "")
+        for each in kept
+        if (found := re.search(r'name="([^"]*)"', each))
+    }
+
+
+async def test_saving_options_changes_no_others(browser: Client) -> None:
+    """What was used up, or set elsewhere, since the page was shown stays so; a limit is saved with all its parts."""
+    before = SandboxOptions(
+        lock_sellbacks=1, rate_limit=RateLimit(50, retry_after=False), strict=True, countries=frozenset({"US", "CA"}),
+        order_stage=timedelta(seconds=60), price_factor=Decimal("0.9"),
+    )  # fmt: skip
+    browser.served.sandbox.options = before
+    fields = fields_of(await browser.page("/options"))
+    before.lock_sellbacks = 0
+    await browser.form("set_options", **fields)
+    assert browser.served.sandbox.options == before
+    await browser.form("set_options", **{**fields, "pending_polls": "3", "rate_limit.per_second": "70"})
+    before.pending_polls, before.rate_limit = 3, RateLimit(70, 50, retry_after=False)
+    assert browser.served.sandbox.options == before
+    fields = fields_of(await browser.page("/options"))
+    await browser.form("set_options", **{**fields, "rate_limit.retry_after": "true"})
+    assert browser.served.sandbox.options.rate_limit == RateLimit(70, 50)
+
+
+async def test_options_as_at_the_start() -> None:
+    """What the command line said holds again."""
+    browser = client(options=SandboxOptions(strict=True, unshippable={"x"}))
+    browser.served.sandbox.options.unshippable.add("y")
+    for _ in range(2):
+        await browser.form("set_options", strict="false", pending_polls="2")
+        assert (await browser.form("reset_options")).status == 303
+        assert browser.served.sandbox.options == SandboxOptions(strict=True, unshippable={"x"})
+        browser.served.sandbox.options.unshippable.add("z")
+
+
+@pytest.mark.parametrize("field", ["rate_limit=5&rate_limit.burst=6", "rate_limit.burst=6&rate_limit=5", "a.b.c=1"])
+async def test_fields_that_do_not_fit_together(browser: Client, field: str) -> None:
+    """They are no field of an option."""
+    answer = await browser.send("POST", "/_console/do/set_options", field.encode())
+    assert answer.status == 400
+
+
+async def test_a_form_that_cannot_be_done_keeps_what_was_filled_in(browser: Client) -> None:
+    """The page it was on says why, with all its fields as they were, and its navigation."""
+    sent = {"kind": "edge", "operation": "sell_back", "after": "true", "times": "7", "seconds": "2", "status": "418"}
+    answer = await browser.form("add_fault", **sent, back="/_console")
+    page = answer.body.decode()
+    assert answer.status == 400
+    assert "an edge answers before" in page
+    assert 'aria-label="Pages"' in page
+    assert 'data-follow="/_console"' in page
+    assert re.findall(r'<option value="(\w+)" selected>', page) == ["edge", "sell_back", "true"]
+    for name in ("times", "seconds", "status"):
+        assert re.search(rf'name="{name}" type="number" value="{sent[name]}"', page)
+    answer = await browser.form("set_options", back="/_console/options", price_factor="2000", fail_orders="true")
+    page = answer.body.decode()
+    assert 'value="2000"' in page
+    assert page.count(" checked>") == 2
+    fields = {"user_id": "user_000001", "name": "Own", "buyback_price": "x", "back": "/_console/users/user_000001"}
+    page = (await browser.form("add_item", **fields)).body.decode()
+    assert 'value="Own"' in page
+    assert "user_000001" in page
 
 
 async def test_a_card_is_added(browser: Client) -> None:
@@ -166,7 +252,16 @@ async def test_a_card_is_added(browser: Client) -> None:
     [
         ("nonsense", {}, 404, "There is no form nonsense"),
         ("set_clock", {"advance": "x"}, 400, "float"),
-        ("set_options", {"rate_limit.per_second": "0"}, 400, "above 0"),
+        ("set_options", {"rate_limit.per_second": "0"}, 400, ">= 0.001"),
+        ("set_options", {"rate_limit.per_second": "nan"}, 400, ">= 0.001"),
+        ("set_options", {"rate_limit.per_second": "5", "rate_limit.burst": "inf"}, 400, "<= 1000000000"),
+        ("set_options", {"order_stage": "nan"}, 400, "> 0"),
+        ("set_options", {"price_factor": "sNaN"}, 400, "price_factor must be"),
+        ("set_clock", {"advance": "nan"}, 400, ">= 0"),
+        ("add_fault", {"kind": "latency", "seconds": "nan"}, 400, ">= 0"),
+        ("add_item", {"user_id": "u", "name": "x", "buyback_price": "sNaN"}, 400, "buyback_price must be"),
+        ("seed", {"users": "nan"}, 400, "int"),
+        ("take_snapshot", {"name": "start"}, 409, "take another name"),
         ("restore_snapshot", {"name": "none"}, 404, "No such snapshot"),
         ("add_user", {"user_id": ""}, 400, "str"),
     ],
@@ -177,16 +272,19 @@ async def test_forms_that_cannot_be_done(
     """The page says why, and leads back."""
     answer = await browser.form(name, **fields, back="/_console/options")
     assert answer.status == status
-    assert error in answer.body.decode()
+    assert error in html.unescape(answer.body.decode())
     assert b'href="/_console/options"' in answer.body
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/nothing", 404), ("GET", "/packs/more", 404), ("GET", "/users/nobody", 404), ("PUT", "", 404),
-        ("GET", "/users?start=x", 400), ("POST", "/users", 404), ("GET", "/do/wipe", 404), ("GET", "/static/x.js", 404),
-        ("GET", "/static/../console.py", 404),
+        ("GET", "/nothing", 404), ("GET", "/packs/more", 404), ("GET", "/users/nobody", 404), ("PUT", "", 405),
+        ("GET", "/users?start=x", 400),
+        ("GET", "/users?start=99999999999999999999", 400),
+        ("GET", "/packs?start=99999999999999999999", 400),
+        ("POST", "/users", 405), ("GET", "/do/wipe", 405), ("GET", "/static/x.js", 404),
+        ("GET", "/static/../console.py", 404), ("GET", "/requests/1", 404), ("GET", "/login", 405),
     ],
 )  # fmt: skip
 async def test_pages_that_are_not_there(browser: Client, method: str, path: str, status: int) -> None:
@@ -194,6 +292,16 @@ async def test_pages_that_are_not_there(browser: Client, method: str, path: str,
     answer = await browser.send(method, f"/_console{path}", headers={"Origin": "http://127.0.0.1:8765"})
     assert answer.status == status
     assert b"That did not work" in answer.body
+    assert b'aria-label="Pages"' in answer.body
+    allowed = "POST" if method == "GET" else "GET, HEAD"
+    assert answer.headers.get("allow") == (allowed if status == 405 else None)
+
+
+@pytest.mark.parametrize("path", ["/_console", "/_console/users", "/_console/static/console.js"])
+async def test_head(browser: Client, path: str) -> None:
+    """It is answered as GET is; whoever serves it leaves the body out."""
+    answer = await browser.send("HEAD", path)
+    assert (answer.status, answer.headers) == (200, (await browser.send("GET", path)).headers)
 
 
 @pytest.mark.parametrize(

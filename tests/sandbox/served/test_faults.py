@@ -73,8 +73,13 @@ async def test_an_edge(browser: Client) -> None:
     assert await outcomes(browser) == [("403", "403 in HTML, from an edge, before acting")]
 
 
-@pytest.mark.parametrize(("status", "error"), [(503, "An unexpected error occurred"), (418, "A fault on purpose")])
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("status", "error", "after"),
+    [
+        (503, "An unexpected error occurred", False), (503, "An unexpected error occurred", True),
+        (408, "A fault on purpose", True), (418, "A fault on purpose", False),
+    ],
+)  # fmt: skip
 async def test_a_status(browser: Client, status: int, error: str, after: bool) -> None:
     """It is answered in the place of the sandbox's own answer."""
     await arm(browser, kind="status", status=status, after=after, times=2)
@@ -83,6 +88,27 @@ async def test_a_status(browser: Client, status: int, error: str, after: bool) -
         _, armed = await browser.admin("GET", "/faults")
         assert [fault["left"] for fault in armed] == left
     assert await browser.api("POST", "/vm/buyback", {"item_id": "x"}) == (400, {"error": "Item not found"})
+
+
+@pytest.mark.parametrize(
+    "status", [400, 401, 402, 403, 404, 408, 409, 418, 422, 425, 429, 451, 499, 500, 503, 520, 599]
+)
+async def test_no_status_lies(browser: Client, status: int) -> None:
+    """After a sale was made, only what leaves a client in doubt can be answered, for one operation or for all."""
+    item = browser.served.sandbox.ledger.users["user_000000"][0].item.id
+    fault = {"kind": "status", "status": status, "after": True}
+    for operation in ("sell_back", "start_purchase", "request_shipping", None):
+        found, answer = await browser.admin("POST", "/faults", {**fault, "operation": operation})
+        assert found == (201 if status == 408 or status >= 500 else 400), answer
+        assert found == 201 or answer["error"].startswith(f"after acting, {status} would lie")
+    # A read changes nothing, so whatever is answered is true.
+    await browser.admin("DELETE", "/faults")
+    await arm(browser, **fault, operation="get_inventory")
+    await arm(browser, **{**fault, "after": False}, operation="sell_back")
+    once = RetryPolicy(retries=0)
+    async with PhygitalsClient(MemoryTransport(browser.served), api_key="sandbox-1", retry=once) as api:
+        with pytest.raises(OutcomeUnknown if status == 408 or status >= 500 else StatusError):
+            await api.sell_back(item)
 
 
 async def test_the_first_of_several(browser: Client) -> None:

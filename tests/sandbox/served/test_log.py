@@ -61,6 +61,30 @@ async def test_other_requests(browser: Client) -> None:
     assert "Cannot PUT /elsewhere" in entry["answer_body"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "flags"),
+    [
+        ("GET", "/x?a[]={b}", None, "-g "), ("GET", "/a/../%2E/b", None, "--path-as-is "),
+        ("GET", "/[x]/..", None, "-g --path-as-is "), ("GET", "/x/..y", None, ""), ("HEAD", "/x", None, "-I "),
+        ("HEAD", "/x", b"lost", "-I "), ("DELETE", "/x", None, "-X DELETE "),
+        ("GET", "/x", b"@x", "-X GET -H Content-Type: --data-raw @x "),
+        ("POST", "/x", b"{}", "-X POST -H Content-Type: --data-raw '{}' "),
+    ],
+)  # fmt: skip
+async def test_commands_for_requests_of_every_kind(
+    browser: Client, method: str, path: str, body: bytes | None, flags: str
+) -> None:
+    """What curl would take another way is said: patterns, dots, methods, bodies, types of bodies."""
+    await browser.send(method, path, body)
+    assert (await shown(browser))["curl"] == f"curl {flags}{shlex.quote(ORIGIN + path)}"
+
+
+async def test_a_body_that_no_command_line_can_hold(browser: Client) -> None:
+    """There is no command then."""
+    await browser.send("POST", "/x", b"a\0b")
+    assert (await shown(browser))["curl"] == "# its body is no text"
+
+
 async def test_no_key_can_be_read(browser: Client) -> None:
     """Not in the target, in a body, or in the command, and not on the page."""
     headers = {"X-API-Key": KEY, "Content-Type": "application/json"}
@@ -73,6 +97,17 @@ async def test_no_key_can_be_read(browser: Client) -> None:
         page = await browser.page(path)
         assert KEY not in page
         assert "/_/api/v1/***" in page
+    assert KEY not in await browser.page("/requests/1")
+
+
+async def test_following_carries_no_bodies(browser: Client) -> None:
+    """Each has a page of its own: following costs the same whatever was answered."""
+    for _ in range(50):
+        await browser.api("GET", "/vm/available")
+    part = await browser.page("/requests", **{"X-Part": "live"})
+    assert part.count('class="entry"') == 50
+    assert len(part) < 50_000
+    assert "mint_price" in await browser.page("/requests/50")
 
 
 @pytest.mark.parametrize("shown_of_it", [1, 8, len(KEY) - 1])

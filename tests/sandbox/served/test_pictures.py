@@ -25,6 +25,12 @@ async def test_every_picture_of_an_answer_is_there(browser: Client) -> None:
     urls = [pack["claw_image_url"] for pack in packs[:20] if "claw_image_url" in pack]
     item = next(iter((await browser.api("GET", "/inventory/user_000001"))[1]["items"]))
     urls += [item["content"]["metadata"]["image"], item["content"]["links"]["image"]]
+    new = {"name": "Card", "buyback_price": 1}
+    for _, items in (
+        await browser.admin("GET", "/users/user_000001/items"),
+        (0, [(await browser.admin("POST", "/users/user_000001/items", new))[1]]),
+    ):
+        urls += [items[0]["content"]["metadata"]["image"], items[0]["content"]["links"]["image"]]
     _, cards = await browser.api("GET", f"/vm/chase/{packs[0]['slug']}")
     urls += [url for card in cards for url in (card["image"], card["back_image"]) if url]
     for url in urls:
@@ -61,14 +67,33 @@ async def test_what_is_drawn(browser: Client) -> None:
 async def test_no_picture(browser: Client, path: str) -> None:
     """Any other path is a 404."""
     assert (await browser.send("GET", path)).status == 404
-    assert (await browser.send("DELETE", "/_cards/x/front.svg")).status == 404
+    refused = await browser.send("DELETE", "/_cards/x/front.svg")
+    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+    assert (await browser.send("HEAD", "/_cards/x/front.svg")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("grade", "shown"), [("PSA 10.0", "TRADING CARDS…"), ("", "TRADING CARDS GAMES O…")], ids=["graded", "not graded"]
+)
+async def test_a_long_category_is_cut(grade: str, shown: str) -> None:
+    """It ends before the grade, or with the card."""
+    assert f">{shown}</text>" in front(Face("key", "Name", "Trading cards games of the world", grade))
+    assert ">POKÉMON</text>" in front(Face("key", "Name", "Pokémon", grade))
+
+
+async def test_a_name_with_control_characters(browser: Client) -> None:
+    """Its card is drawn all the same."""
+    new = {"id": "odd", "name": "2024 \0\x1b Soto", "buyback_price": 1}
+    await browser.admin("POST", "/users/u/items", new)
+    for side in ("front", "back"):
+        assert "Soto" in (parsed((await browser.send("GET", f"/_cards/odd/{side}.svg")).body)[0].text or "")
 
 
 @pytest.mark.parametrize("number", range(40))
 async def test_any_name_can_be_drawn(number: int) -> None:
     """Whatever the name and the key, it is well-formed, and the same each time."""
     long = "A name that is far too long for one line, and for two lines as well"
-    names = ("", "x", "2024", "<b>&\"'", long, "日本 カード", "a" * 200)
+    names = ("", "x", "2024", "<b>&\"'", long, "日本 カード", "a" * 200, "\0\x1b[31m\ufffe\ud800")
     face = Face(f"key-{number}", names[number % len(names)], "Label", "" if number % 2 else "SGC 10.0 and more")
     for draw in (front, back):
         picture = draw(face)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks.payloads import inventory, varied_inventories
@@ -16,7 +16,7 @@ from benchmarks.payloads import inventory, varied_inventories
 
 class _Canned(asyncio.Protocol):
     # All of the inventories but the user's id.
-    rests: tuple[bytes, ...] = (b"",)
+    rests: Sequence[bytes] = (b"",)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -28,9 +28,9 @@ class _Canned(asyncio.Protocol):
         while b"\r\n\r\n" in self._unread:
             head, _, self._unread = self._unread.partition(b"\r\n\r\n")
             user_id = head.split(b" ", 2)[1].rpartition(b"/")[2]
-            rest = (
-                self.rests[int(user_id.rpartition(b"_")[2]) % len(self.rests)] if len(self.rests) > 1 else self.rests[0]
-            )
+            # With one inventory for all, a user may have any id.
+            number = int(user_id.rpartition(b"_")[2]) if len(self.rests) > 1 else 0
+            rest = self.rests[number % len(self.rests)]
             body = b'{"user_id":"%s",%s' % (user_id, rest)
             answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
             self._transport.write(answer % (len(body), body))

@@ -76,17 +76,19 @@ Visiting = Callable[..., AbstractAsyncContextManager[Visit]]
 
 @pytest.fixture
 def visiting(tmp_path: Path, phygitals_faults: FaultTransport, request: pytest.FixtureRequest) -> Visiting:
-    """Return what runs the shop; again, it is the same shop after a restart.
+    """Return what runs the shop; again, it is the same shop after a restart, over another sandbox where one is given.
 
     Its client closes the transport it is given, so each has one of its own around the fixture's.
     """
     clock = request.getfixturevalue("phygitals_clock") if "phygitals_clock" in request.fixturenames else None
 
     @asynccontextmanager
-    async def run(user: str | None = "ada", look_up_every: float = 3600.0) -> AsyncIterator[Visit]:
+    async def run(
+        user: str | None = "ada", look_up_every: float = 3600.0, sandbox: Sandbox | None = None
+    ) -> AsyncIterator[Visit]:
         app = create_app(
             lambda journal: PhygitalsClient(
-                MemoryTransport(phygitals_faults.send), api_key="sandbox-test", journal=journal, clock=clock
+                MemoryTransport(sandbox or phygitals_faults.send), api_key="sandbox-test", journal=journal, clock=clock
             ),
             tmp_path,
             users=("ada", "bob"),
@@ -365,12 +367,12 @@ async def test_a_card_that_is_under_way_is_shown_so(
             book.execute("INSERT INTO deal_items (deal_id, user_id, item_id) VALUES ('x', 'ada', ?)", (card.id,))
 
 
-async def test_ids_that_come_again_show_nothing_of_another_user(visiting: Visiting, phygitals_sandbox: Sandbox) -> None:
-    """A sandbox that was reset gives the same ids again: what ada had is not to be found in bob's."""
-    start = phygitals_sandbox.snapshot()
+async def test_ids_that_come_again_show_nothing_of_another_user(visiting: Visiting) -> None:
+    """A sandbox that is started again gives the same ids: what ada had is not to be found in bob's."""
+    first, second = Sandbox(seed=0), Sandbox(seed=0)
 
     async def buy_and_ship() -> tuple[str, str, str]:
-        token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
+        token = await visit.token(f"/packs/{first.packs[0].id}")
         page = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
         await visit.settled(page)
         (item_id,) = re.findall(r'name="item" value="([^"]+)"', await visit.get("/items"))
@@ -379,10 +381,10 @@ async def test_ids_that_come_again_show_nothing_of_another_user(visiting: Visiti
         assert (await visit.browser.get(order)).status_code == 200
         return item_id, page.url.path, order
 
-    async with visiting() as visit:
+    async with visiting(sandbox=first) as visit:
         before = await buy_and_ship()
         shown = await visit.get(before[1])
-        phygitals_sandbox.restore(start)
+    async with visiting(sandbox=second) as visit:
         assert (await visit.browser.get(before[2])).status_code == 404
         assert await visit.get(before[1]) == shown
         await visit.sign_in("bob")
@@ -416,15 +418,13 @@ async def test_an_order_of_other_cards_is_not_shown(
 async def test_a_purchase_of_another_user_is_not_taken_for_ones_own(
     visiting: Visiting, phygitals_sandbox: Sandbox, phygitals_faults: FaultTransport
 ) -> None:
-    """Its session came again after a reset: what became of the first is still not known."""
-    start = phygitals_sandbox.snapshot()
+    """Its session came again in a sandbox that was started again: it is still not known what became of the first."""
     phygitals_faults.fail("get_purchase", 401)
     async with visiting() as visit:
         token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
         page = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
         await visit.settled(page)
-        phygitals_sandbox.restore(start)
-        await visit.sign_in("bob")
+    async with visiting("bob", sandbox=Sandbox(seed=0)) as visit:
         token = await visit.token(f"/packs/{phygitals_sandbox.packs[0].id}")
         other = await visit.browser.post("/buy", data={"token": token, "pulls": "1"})
         assert "Here is your card." in await visit.settled(other)

@@ -14,10 +14,10 @@ def _utc_now() -> datetime:
 
 @frozen
 class Standing:
-    """Where a clock stood, and whether it stood still."""
+    """How far a clock was moved, and where it stood still, if it did."""
 
-    at: datetime
-    is_frozen: bool
+    ahead: timedelta
+    frozen: datetime | None
 
 
 class MovableClock:
@@ -42,9 +42,12 @@ class MovableClock:
     @property
     def standing(self) -> Standing:
         """Where it stands now."""
-        return Standing(self(), self._frozen is not None)
+        return Standing(self._ahead, self._frozen)
 
     def stand(self, standing: Standing) -> None:
+        """Go on as far ahead of the machine's as it was, or stand still where it stood."""
+        self._ahead, self._frozen = standing.ahead, standing.frozen
+
+    def move(self, to: datetime, *, is_frozen: bool) -> None:
         """Go on from there, or stand still there."""
-        self._ahead = standing.at - self.machine()
-        self._frozen = standing.at if standing.is_frozen else None
+        self.stand(Standing(to - self.machine(), to if is_frozen else None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ _YEARS: Final = range(2000, 9000)
 @attrs.frozen(eq=False)
 class _Kept:
     sandbox: Snapshot
+    at: datetime
     clock: Standing
     faults: Sequence[Fault]
     users: int
@@ -94,17 +95,16 @@ class Controls:
 
     def get_clock(self) -> bodies.ClockState:
         """Show the sandbox's time."""
-        return bodies.ClockState(now=self.sandbox.now(), frozen=self.clock.standing.is_frozen)
+        return bodies.ClockState(now=self.sandbox.now(), frozen=self.clock.standing.frozen is not None)
 
     def set_clock(self, *, body: bodies.ClockChange) -> bodies.ClockState:
         """Move the sandbox's time, stop it, or let it go on."""
-        standing = self.clock.standing
-        at = standing.at if body.at is None else body.at.astimezone(UTC)
-        is_frozen = standing.is_frozen if body.frozen is None else body.frozen
+        at = self.clock() if body.at is None else body.at.astimezone(UTC)
+        is_frozen = self.clock.standing.frozen is not None if body.frozen is None else body.frozen
         there = at + timedelta(seconds=body.advance)
         if there.year not in _YEARS:
             raise Refused(400, f"the year must be {_YEARS[0]} to {_YEARS[-1]}")
-        self.clock.stand(Standing(there, is_frozen))
+        self.clock.move(there, is_frozen=is_frozen)
         return self.get_clock()
 
     def list_faults(self) -> list[bodies.FaultShown]:
@@ -150,7 +150,7 @@ class Controls:
     def list_snapshots(self) -> list[bodies.SnapshotShown]:
         """List the snapshots."""
         return [
-            bodies.SnapshotShown(name=name, at=kept.clock.at, users=kept.users)
+            bodies.SnapshotShown(name=name, at=kept.at, users=kept.users)
             for name, kept in self._snapshots.items()
         ]
 
@@ -160,11 +160,12 @@ class Controls:
             raise Refused(409, f"“{START}” is what a reset goes back to: take another name")
         held = self.sandbox.snapshot()
         users = len(self.sandbox.ledger.users)
-        self._snapshots[name] = _Kept(held, self.clock.standing, self.faults.copies(), users)
-        return bodies.SnapshotShown(name=name, at=self.clock.standing.at, users=users)
+        kept = _Kept(held, self.clock(), self.clock.standing, self.faults.copies(), users)
+        self._snapshots[name] = kept
+        return bodies.SnapshotShown(name=name, at=kept.at, users=users)
 
     def restore_snapshot(self, name: str) -> bodies.Done:
-        """Go back to what a snapshot holds, its time included."""
+        """Go back to what a snapshot holds, and to how far the clock was moved."""
         kept = self._kept(name)
         self.sandbox.restore(kept.sandbox)
         self.clock.stand(kept.clock)

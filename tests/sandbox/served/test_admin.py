@@ -210,6 +210,20 @@ async def test_a_rate_limit_goes_by_time_that_passes() -> None:
         passed += timedelta(seconds=1)
 
 
+async def test_time_that_passed_since_a_snapshot_stays_passed() -> None:
+    """Going back undoes what was done to the clock; a sandbox behind the real time would sell cards of the past."""
+    passed = timedelta(0)
+    browser = Client(ServedSandbox(clock=MovableClock(lambda: NOW + passed)))
+    await done(browser.admin("PATCH", "/clock", {"advance": 60}))
+    await done(browser.admin("PUT", "/snapshots/a"))
+    for frozen in (False, True):
+        await done(browser.admin("PATCH", "/clock", {"advance": 7 * 24 * 3600, "frozen": frozen}))
+        passed += timedelta(hours=1)
+        for name, ahead in (("a", timedelta(minutes=1)), ("start", timedelta(0))):
+            await done(browser.admin("POST", f"/snapshots/{name}/restore"))
+            assert browser.served.sandbox.now() == NOW + passed + ahead
+
+
 async def test_snapshots(browser: Client) -> None:
     """What is there is kept under a name, and comes back with its time and its faults; `start` is always there."""
     await done(browser.admin("PATCH", "/clock", {"frozen": True}))

@@ -102,7 +102,7 @@ def _bar(total: int | None) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (BarColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(), TextColumn("{task.description}", markup=False))
     # What is printed meanwhile goes above the bar, but not from a file to a terminal.
     bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=on_terminal())
     bar.add_task("", total=total)

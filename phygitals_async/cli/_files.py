@@ -26,6 +26,7 @@ def whole_file(output: str | None) -> Iterator[BinaryIO]:
     """
     if output is None:
         yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
         return
     try:
         with _opened(output) as to:

@@ -87,7 +87,12 @@ def _sell(api: PhygitalsClient, connection: Connection, left: list[str], user: s
             print_json({"item_id": item_id, "error": error})
         status = status_of(error)
         return status if isinstance(error, AuthenticationError) else Exit.FAILED
-    _show(item_id, paid, as_json=as_json)
+    try:
+        _show(item_id, paid, as_json=as_json)
+    except OSError:
+        # It was sold all the same, and somebody has to know.
+        say(f"{item_id} was sold for USD {usd(paid.amount)}; not tried: {', '.join(left) or 'none'}")
+        raise
     if patience.is_over:
         raise KeyboardInterrupt
     return Exit.DONE

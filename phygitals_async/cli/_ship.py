@@ -73,11 +73,12 @@ def ship(
 
         with sending("whether it was ordered", find_out):
             accepted = api.request_shipping(quote.id)
+    # Before it is printed: where that fails, nothing else would tell of the order.
+    say(f"keep the order's id, nothing lists orders; follow it with: {connection.command('order', accepted.order_id)}")
     if as_json:
         print_json({"order_id": accepted.order_id, "status": accepted.status, "quote": quote})
     else:
         click.echo(f"{accepted.order_id}\tordered by {_name(quote)} for USD {usd(quote.amount)}")
-    say(f"keep the order's id, nothing lists orders; follow it with: {connection.command('order', accepted.order_id)}")
 
 
 def _destination(file: str | None, options: Mapping[str, str | None]) -> Destination:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import BinaryIO, get_args
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
@@ -11,8 +10,12 @@ from phygitals_async.cli._endings import say
 from phygitals_async.cli._files import whole_file
 from phygitals_async.cli._output import json_option, on_terminal, print_json
 from phygitals_async.cli._stores import existing_store, store_option
-from phygitals_async.refresh import ExportFormat
-from phygitals_async.refresh import export as export_rows
+
+if TYPE_CHECKING:
+    from phygitals_async.refresh import ExportFormat
+
+# Those of `ExportFormat`; a test holds them against it.
+FORMATS: Final = ("ndjson", "csv", "parquet")
 
 
 @click.command()
@@ -20,7 +23,7 @@ from phygitals_async.refresh import export as export_rows
 @click.option(
     "--format",
     "form",
-    type=click.Choice(get_args(ExportFormat)),
+    type=click.Choice(FORMATS),
     default="ndjson",
     show_default=True,
     help="Of the rows.",
@@ -39,6 +42,8 @@ def export(place: str, form: ExportFormat, output: str | None, as_json: bool) ->
     if output is None and as_json and form != "ndjson":
         msg = "--json without --output is --format ndjson."
         raise click.UsageError(msg)
+    import asyncio
+
     with whole_file(output) as to:
         count = asyncio.run(_export(place, to, form))
     if output is not None and as_json:
@@ -48,6 +53,8 @@ def export(place: str, form: ExportFormat, output: str | None, as_json: bool) ->
 
 
 async def _export(place: str, to: BinaryIO, form: ExportFormat) -> int:
+    from phygitals_async.refresh import export as export_rows
+
     store = existing_store(place)
     try:
         return await export_rows(store, to, form)

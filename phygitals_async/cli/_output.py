@@ -8,12 +8,14 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from phygitals_async import PhygitalsConverter, build_converter
 from phygitals_async.cli._endings import plain
+
+if TYPE_CHECKING:
+    from phygitals_async import PhygitalsConverter
 
 # The most rows of one table of a stream.
 _TABLE: Final = 500
@@ -91,4 +93,6 @@ class Lines:
 
 @functools.cache
 def _converter() -> PhygitalsConverter:
+    from phygitals_async import build_converter
+
     return build_converter()

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 from attrs import asdict, frozen
 
-from phygitals_async import AuthenticationError, PhygitalsClient, StoreError
 from phygitals_async.cli._client import Connection, connects
 from phygitals_async.cli._endings import Ending, Exit, go_on_with, say
 from phygitals_async.cli._ids import ids_option, read_ids
-from phygitals_async.cli._output import Lines, json_option, moment, print_json, print_table, usd
+from phygitals_async.cli._output import json_option, print_json, print_table
 from phygitals_async.cli._progress import Meter
-from phygitals_async.cli._stores import existing_store, store_option
-from phygitals_async.refresh import Budget, Change, RefreshReport, Store, open_store, read_changes
-from phygitals_async.refresh import refresh as refresh_users
+from phygitals_async.cli._stores import store_option
+from phygitals_async.errors import AuthenticationError, StoreError
 
-# Seconds between two looks at a store that is followed.
-_LOOK: Final = 1.0
+if TYPE_CHECKING:
+    from phygitals_async.refresh import RefreshReport, Store
 
 
 @frozen
@@ -80,6 +77,10 @@ def refresh(connection: Connection, place: str, as_json: bool, **wish: Any) -> i
     wanted = _Wish(**wish)
     if wanted.on is not None:
         _check_that_workers_can(connection)
+    import asyncio
+
+    from phygitals_async.refresh import open_store
+
     try:
         report = asyncio.run(_refresh(connection, open_store(place), wanted, told))
     except KeyboardInterrupt:
@@ -101,6 +102,10 @@ def refresh(connection: Connection, place: str, as_json: bool, **wish: Any) -> i
 
 
 async def _refresh(connection: Connection, store: Store, wish: _Wish, told: list[RefreshReport]) -> RefreshReport:
+    from phygitals_async import PhygitalsClient
+    from phygitals_async.refresh import Budget
+    from phygitals_async.refresh import refresh as refresh_users
+
     total, keys = await _whom(store, wish.file)
 
     def note(report: RefreshReport) -> None:
@@ -170,56 +175,3 @@ def _show(report: RefreshReport, *, as_json: bool) -> None:
         ("failed", f"{report.failed:,}"),
     ]
     print_table(("run", run.name), rows, right=(run.name,))
-
-
-@click.command()
-@store_option
-@click.option("--since", metavar="RUN", help="Only what later runs found.")
-@click.option("--after", type=click.IntRange(min=0), default=0, metavar="NUMBER", help="Only what comes after it.")
-@click.option("--follow", is_flag=True, help="Go on when there is more, until Ctrl-C.")
-@json_option
-def changes(place: str, since: str | None, after: int, follow: bool, as_json: bool) -> None:
-    """Tell what the runs found changed.
-
-    With --json each change is a line, with the card before and after; its number is what --after takes.
-    """
-    last = [after]
-    try:
-        asyncio.run(_tell(place, since, last, follow=follow, as_json=as_json))
-    except KeyboardInterrupt:
-        msg = f"interrupted; go on with: {go_on_with(*_after(click.get_current_context().obj, last[0]))}"
-        raise Ending(msg, Exit.INTERRUPTED) from None
-
-
-def _after(arguments: Sequence[str], number: int) -> list[str]:
-    """Return the arguments of a command that begins after another number."""
-    given = iter(arguments)
-    # With the number that follows the option, where it is a word of its own.
-    kept = [word for word in given if not (word == "--after" and next(given)) and not word.startswith("--after=")]
-    return [*kept, "--after", str(number)]
-
-
-async def _tell(place: str, since: str | None, last: list[int], *, follow: bool, as_json: bool) -> None:
-    store = existing_store(place)
-    lines = Lines(("at, UTC", "run", "user", "what", "card", "USD"), right=("USD",))
-    try:
-        while True:
-            async for change in read_changes(store, since=since, after=last[0]):
-                if as_json:
-                    print_json(change)
-                else:
-                    lines.add(_row(change))
-                last[0] = change.number
-            lines.flush()
-            if not follow:
-                return
-            await asyncio.sleep(_LOOK)
-    finally:
-        await store.aclose()
-
-
-def _row(change: Change) -> tuple[object, ...]:
-    card = change.after or change.before
-    prices = dict.fromkeys(usd(one.buyback_price) for one in (change.before, change.after) if one is not None)
-    name = "" if card is None else card.name
-    return (moment(change.at), change.run, change.user_id, change.kind, name, " > ".join(prices))

@@ -10,11 +10,12 @@ from typing import Any
 import attrs
 import click
 
-from phygitals_async import AddressRejected, Destination, OutcomeUnknown, ShippingQuote, ShippingQuotes
 from phygitals_async.cli._asking import ask, sending, yes_option
 from phygitals_async.cli._client import Connection, connects, records
 from phygitals_async.cli._endings import Ending, Exit, say
 from phygitals_async.cli._output import json_option, print_json, usd
+from phygitals_async.errors import AddressRejected, OutcomeUnknown
+from phygitals_async.models import Destination, ShippingQuote, ShippingQuotes
 
 _PARTS = {a.name: a.default is attrs.NOTHING for a in attrs.fields(Destination)}
 

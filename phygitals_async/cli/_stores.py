@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from phygitals_async.refresh import Store, open_store
+if TYPE_CHECKING:
+    from phygitals_async.refresh import Store
 
 store_option = click.option(
     "--store",
@@ -40,4 +41,6 @@ def existing_store(place: str) -> Store:
     if "://" not in place and not Path(place).exists():
         msg = f"there is no store at {place}: phygitals refresh makes one."
         raise click.UsageError(msg)
+    from phygitals_async.refresh import open_store
+
     return open_store(place)

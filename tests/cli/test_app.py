@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import re
 import runpy
 import signal
@@ -25,6 +26,9 @@ from phygitals_async.cli._app import COMMANDS, app
 from phygitals_async.cli._endings import Exit, go_on_with
 from phygitals_async.version import VERSION
 from support import ROOT
+
+# What takes long to load.
+SLOW = {"aiohttp", "anyio", "asyncio", "cattrs", "msgspec", "phygitals_transports", "rich", "yarl"}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -77,11 +81,36 @@ def test_help_loads_nothing_that_is_slow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     _, count, *packages = done.stdout.splitlines()[-1].split()
-    slow = {"aiohttp", "anyio", "asyncio", "attrs", "attr", "cattrs", "msgspec", "phygitals_transports", "rich", "yarl"}
-    assert not slow & set(packages)
+    assert not {*SLOW, "attrs", "attr"} & set(packages)
     assert "click" in packages
     # Of these, click and the standard library's modules that it uses are all but a handful.
     assert int(count) < 160
+
+
+# The server of the sandbox needs some of them for its options.
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"sandbox"}))
+def test_no_command_loads_what_is_slow_before_it_has_something_to_do(name: str) -> None:
+    """Not for its help, nor for telling that it was misspelt or has no key, nor for completing it."""
+    program = """
+import os, sys
+from phygitals_async.cli import main
+def run(*arguments):
+    try: main(arguments)
+    except SystemExit: pass
+name = sys.argv[1]
+run(name, "--help")
+run(name, "--no-such-option")
+if name != "doctor":
+    run(name)
+os.environ |= {"_PHYGITALS_COMPLETE": "bash_complete", "COMP_WORDS": f"phygitals {name} --", "COMP_CWORD": "2"}
+run()
+print("loaded", *{name.partition(".")[0] for name in sys.modules})
+"""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("PHYGITALS_")}
+    done = subprocess.run([sys.executable, "-c", program, name], capture_output=True, text=True, check=True, env=bare)
+    assert f"Usage: phygitals {name} " in done.stdout
+    assert "plain,--json" in done.stdout
+    assert not SLOW & set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def test_following(server: Server, ids: str, store: str, monkeypatch: pytest.Mon
         if len(looks) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("phygitals_async.cli._refresh.asyncio.sleep", pause)
+    monkeypatch.setattr("asyncio.sleep", pause)
     result = server.run("changes", "--store", store, "--since", "first", "--follow", "--json")
     assert result.exit_code == Exit.INTERRUPTED
     assert result.stderr.splitlines()[-1].endswith(

@@ -19,6 +19,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "inventory": ("_browse", "Show what users own."),
     "refresh": ("_refresh", "Look users up, and keep what they own and what changed."),
     "changes": ("_changes", "Tell what the runs found changed."),
+    "runs": ("_runs", "List the runs of a store, the last one first."),
     "export": ("_export", "Write what the users of a store own, a row for each item."),
     "report": ("_report", "Write a page with charts of what users own and what changed."),
     "order": ("_browse", "Show where a shipping order stands."),

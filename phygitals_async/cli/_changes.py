@@ -12,10 +12,12 @@ from phygitals_async.cli._output import Lines, json_option, moment, print_json, 
 from phygitals_async.cli._stores import existing_store, store_option
 
 if TYPE_CHECKING:
-    from phygitals_async.refresh import Change
+    from phygitals_async.refresh import Change, Store
 
 # Seconds between two looks at a store that is followed.
 _LOOK: Final = 1.0
+# So many runs are named to whoever misspelt one.
+_NAMED: Final = 5
 
 
 @click.command()
@@ -55,6 +57,8 @@ async def _tell(place: str, since: str | None, last: list[int], *, follow: bool,
     store = existing_store(place)
     lines = Lines(("at, UTC", "run", "user", "what", "card", "USD"), right=("USD",))
     try:
+        if since is not None:
+            await _check_run(store, since)
         while True:
             async for change in read_changes(store, since=since, after=last[0]):
                 if as_json:
@@ -68,6 +72,19 @@ async def _tell(place: str, since: str | None, last: list[int], *, follow: bool,
             await asyncio.sleep(_LOOK)
     finally:
         await store.aclose()
+
+
+async def _check_run(store: Store, name: str) -> None:
+    """Refuse a run that is not there, and name some that are.
+
+    Raises:
+        UsageError: The store has no run of this name.
+    """
+    names = [run.name for run in await store.runs()]
+    if name not in names:
+        last = f"the last ones are {', '.join(names[:_NAMED])}; phygitals runs lists them" if names else "it has none"
+        msg = f"the store has no run named {name!r}: {last}."
+        raise click.UsageError(msg)
 
 
 def _row(change: Change) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ import click
 
 from phygitals_async.cli._endings import say
 from phygitals_async.cli._files import whole_file
-from phygitals_async.cli._output import json_option, print_json
+from phygitals_async.cli._output import json_option, on_terminal, print_json
 from phygitals_async.cli._stores import existing_store, store_option
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ def report(place: str, output: str | None, as_json: bool) -> None:
     It is one HTML file which needs nothing else. With --json it prints the facts and writes no page but that of
     --output. Charts need the extra `report`.
     """
+    if output is None and not as_json and on_terminal():
+        msg = "a page of HTML is nothing to read here: name a file with --output, such as report.html."
+        raise click.UsageError(msg)
     import asyncio
 
     now = datetime.now(UTC)

@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from phygitals_async.refresh import Store
+
+
+def _complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete the name of a file."""
+    return [CompletionItem(incomplete, type="file")]
+
 
 store_option = click.option(
     "--store",
@@ -17,6 +24,7 @@ store_option = click.option(
     required=True,
     envvar="PHYGITALS_STORE",
     metavar="PATH-OR-URL",
+    shell_complete=_complete,
     help="The file of the store, or the postgresql:// URL of one; else PHYGITALS_STORE.",
 )
 
@@ -28,6 +36,7 @@ def journal_option(*, required: bool = False) -> Callable[[Callable[..., Any]], 
         required=required,
         envvar="PHYGITALS_JOURNAL",
         metavar="PATH-OR-URL",
+        shell_complete=_complete,
         help="The store that calls which move money or goods are written down in; else PHYGITALS_JOURNAL.",
     )
 

@@ -8,16 +8,16 @@ from typing import Final
 
 from rich.cells import cell_len, set_cell_size
 
-# A column's name means the same in every table. Texts in these may be shortened, down to so many cells,
+# A column's name means the same in every table; but what a row begins with is its name, which is always there, and
+# whole. Texts in these may be shortened, down to so many cells,
 _SHORTENED: Final = ("card", "name", "slug", "pack", "run")
 _SHORTEST: Final = 16
 # those in these go on in the next line of the same row, which nobody would copy,
 _WRAPPED: Final = ("found", "because", "of", "order")
 _NARROWEST: Final = 24
-# and these are left out where there is no room, the first ones first, unless a row begins with it. An id, an amount or
-# a time is whole or not there.
+# and these are left out where there is no room, the first ones first. An id, an amount or a time is whole or not there.
+_LEFT_OUT: Final = ("slug", "pack", "run", "most", "at, UTC", "started, UTC", "offer ends, UTC", "can be bought")
 _LEAST: Final = dict.fromkeys(_SHORTENED, _SHORTEST) | dict.fromkeys(_WRAPPED, _NARROWEST)
-_LEFT_OUT: Final = ("slug", "pack", "run", "most", "at, UTC", "offer ends, UTC", "can be bought")
 _GAP: Final = "  "
 
 
@@ -54,6 +54,7 @@ def _fitted(names: Sequence[str], natural: Sequence[int], width: int) -> list[in
     """Return the widths of columns, or None where they cannot fit."""
     widths = list(natural)
     least = [min(cells, _LEAST.get(name, cells)) for name, cells in zip(names, natural, strict=True)]
+    least[0] = natural[0]
     surplus = sum(widths) + len(_GAP) * (len(widths) - 1) - width
     while surplus > 0:
         # The widest of those that can be narrower.

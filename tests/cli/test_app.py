@@ -8,11 +8,13 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import tomllib
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -27,6 +29,7 @@ from phygitals_async.cli._endings import Exit, go_on_with
 from phygitals_async.version import VERSION
 from support import ROOT
 
+BASH = shutil.which("bash")
 # What takes long to load.
 SLOW = {"aiohttp", "anyio", "asyncio", "cattrs", "msgspec", "phygitals_transports", "rich", "yarl"}
 
@@ -311,6 +314,53 @@ def test_completion(words: str, found: list[str]) -> None:
     assert zsh.output.splitlines()[1] == found[0]
     fish = {"COMP_WORDS": words, "COMP_CWORD": words.split()[-1], "_PHYGITALS_COMPLETE": "fish_complete"}
     assert found[0] in CliRunner().invoke(app, [], prog_name="phygitals", env=fish).output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "inventory --ids",
+        "refresh --ids",
+        "refresh --store",
+        "changes --store",
+        "runs --store",
+        "export --store",
+        "export --output",
+        "report --store",
+        "report --output",
+        "ship --to",
+        "buy --journal",
+        "sell --journal",
+        "ship --journal",
+        "reconcile --journal",
+    ],
+)
+def test_completion_of_files(words: str) -> None:
+    """Every option that takes one leaves it to the shell."""
+    variables = {"COMP_WORDS": f"phygitals {words} us", "COMP_CWORD": "3", "_PHYGITALS_COMPLETE": "bash_complete"}
+    assert CliRunner().invoke(app, [], prog_name="phygitals", env=variables).output == "file,us\n"
+
+
+@pytest.mark.skipif(BASH is None, reason="not run: bash is not installed")
+def test_bash_completes_files(tmp_path: Path) -> None:
+    """The script does what bash needs for it."""
+    (tmp_path / "phygitals").write_text(f'#!/bin/sh\nexec {sys.executable} -m phygitals_async "$@"\n')
+    (tmp_path / "phygitals").chmod(0o755)
+    # compopt works in a running completion alone: that it is asked for files is what counts.
+    program = """
+compopt() { echo "$@"; }
+eval "$(phygitals completion bash)"
+COMP_WORDS=(phygitals refresh --store us) COMP_CWORD=3
+_phygitals_completion phygitals
+"""
+    path = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    done = subprocess.run(
+        [str(BASH), "-c", program], env={**os.environ, **path}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "-o default\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

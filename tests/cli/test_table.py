@@ -80,15 +80,19 @@ def test_what_is_read_and_not_copied_goes_on_below() -> None:
 
 
 def test_what_a_row_begins_with_stays() -> None:
-    """Of a run, the names of its counts."""
-    lines = list(draw(("run", "a-name-that-is-long"), [("users with changes", "2")], 37, ()))
-    assert lines[2] == "users with chan…  2"
+    """Whole, whatever it is; of a run, the names of its counts."""
+    lines = list(draw(("run", "a-name-that-is-long"), [("users with changes", "2")], 39, ()))
+    assert lines[2] == "users with changes  2"
+    lines = list(draw(("run", "failed"), [("a-name-that-is-long", "2")], 20, ()))
+    assert lines == ["run     a-name-that-is-long", "failed  2", ""]
 
 
 def test_letters_of_two_cells() -> None:
     """They are counted as two."""
-    lines = list(draw(("card", "USD"), [("ポケモンカードゲーム", "1.00"), ("Pikachu", "12.00")], 24, RIGHT))
-    assert lines[2:] == ["ポケモンカードゲ…   1.00", "Pikachu            12.00"]
+    lines = list(
+        draw(("id", "card", "USD"), [("1", "ポケモンカードゲーム", "1.00"), ("2", "Pikachu", "12.00")], 28, RIGHT)
+    )
+    assert lines[2:] == ["1   ポケモンカードゲ…   1.00", "2   Pikachu            12.00"]
 
 
 @pytest.mark.usefixtures("terminal")

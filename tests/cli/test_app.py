@@ -302,6 +302,7 @@ def test_json_of_an_error_stays_off_stdout(server: Server) -> None:
         ("phygitals buy --a", ["--amount"]),
         ("phygitals sandbox --p", ["--port"]),
         ("phygitals completion f", ["fish"]),
+        ("phygitals api g", ["GET"]),
     ],
 )
 def test_completion(words: str, found: list[str]) -> None:

@@ -249,6 +249,8 @@ def test_a_name_that_is_unknown(server: Server) -> None:
     code, found = examined(server, PHYGITALS_BASE_URL="https://no-such-host.invalid")
     assert code == Exit.FAILED
     assert list(found)[-1] == "name"
+    _, without = examined(server, PHYGITALS_BASE_URL="https://no-such-host.invalid", PHYGITALS_API_KEY=None)
+    assert list(without)[-1] == "name"
     assert "no-such-host.invalid could not be resolved" in found["name"]["found"]
     assert "DNS" in found["name"]["advice"]
     assert "Unicode" in _diagnosis.check_name(urlsplit(f"https://{'x' * 70}.invalid")).found

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -97,11 +98,10 @@ def test_a_reader_that_is_gone(
 
 @pytest.mark.parametrize("stdout", [full, unread])
 def test_a_sale_that_nobody_reads_of(
-    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stdout: object
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stdout: Callable[[], TextIO]
 ) -> None:
     """It is told on stderr, with what was not sold after it."""
     items = [server.item().id for _ in range(3)]
-    assert callable(stdout)
     code = run(server, monkeypatch, stdout(), "sell", *items, "--yes")
     assert code in (Exit.FAILED, Exit.READER_GONE)
     assert (

@@ -126,8 +126,8 @@ def _settings_advice(root: str | None) -> str:
         except ConfigurationError:
             continue
         return (
-            f"this key is for {environment}: leave PHYGITALS_ENVIRONMENT and PHYGITALS_BASE_URL out, and the key "
-            "decides where calls go; or set PHYGITALS_API_KEY to a key for what they name"
+            f"this key is for {environment}: leave PHYGITALS_ENVIRONMENT out, or set it to {environment}, and name no "
+            "other URL of the vendor's in PHYGITALS_BASE_URL; or set PHYGITALS_API_KEY to a key for what they name"
         )
     return "set PHYGITALS_API_KEY to the key as Phygitals issued it, and nothing around it"
 

@@ -10,14 +10,14 @@ from rich.cells import cell_len, set_cell_size
 
 # A column's name means the same in every table; but what a row begins with is its name, which is always there, and
 # whole. Texts in these may be shortened, down to so many cells,
-_SHORTENED: Final[tuple[str, ...]] = ("card", "name", "slug", "pack", "run")
+_SHORTENED: Final = ("card", "name", "slug", "pack", "run")
 _SHORTEST: Final = 16
 # those in these go on in the next line of the same row, which nobody would copy,
-_WRAPPED: Final[tuple[str, ...]] = ("found", "because", "of", "order")
+_WRAPPED: Final = ("found", "because", "of", "order")
 _NARROWEST: Final = 24
 # and these are left out where there is no room, the first ones first. An id, an amount or a time is whole or not there.
 _LEFT_OUT: Final = ("slug", "pack", "run", "most", "at, UTC", "started, UTC", "offer ends, UTC", "can be bought")
-_LEAST: Final = dict.fromkeys(_SHORTENED, _SHORTEST) | dict.fromkeys(_WRAPPED, _NARROWEST)
+_LEAST: Final[dict[str, int]] = {**dict.fromkeys(_SHORTENED, _SHORTEST), **dict.fromkeys(_WRAPPED, _NARROWEST)}
 _GAP: Final = "  "
 
 

@@ -67,7 +67,7 @@ async def _get(connection: Connection, path: str) -> bytes:
     from phygitals_async import PhygitalsClient, build_converter
     from phygitals_async._api.operation import Operation
     from phygitals_async._calls.exchange import call
-    from phygitals_async.cli._transport import Remembering, logged, transport
+    from phygitals_async.cli._transport import Remembering, transport
 
     # As errors name it; what a query holds may be anything.
     name = f"GET {path.partition('?')[0]}"
@@ -76,7 +76,7 @@ async def _get(connection: Connection, path: str) -> bytes:
     # Any JSON will do; it is printed from its bytes.
     converter.register_structure_hook_func(lambda cls: cls is object, lambda value, _: value)
     remembering = Remembering(transport())
-    with logged(verbose=connection.verbose):
+    with connection.told():
         async with PhygitalsClient(remembering, **connection.arguments(), converter=converter) as client:
             await call(client._engine, operation, None)  # noqa: SLF001 - no method of the client takes a path.
     return cast("bytes", remembering.last and remembering.last.body)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -88,11 +88,11 @@ class Connection:
     def open(self, *, rate: float | None = None) -> Iterator[PhygitalsClient]:
         """Give a client while the block runs, which sends at most `rate` requests per second."""
         arguments = self.arguments()
-        from phygitals_async.cli._transport import logged, recorded, transport
+        from phygitals_async.cli._transport import recorded, transport
         from phygitals_async.sync import PhygitalsClient
 
         sends, journal = (transport(), None) if self.journal is None else recorded(transport(), self.journal)
-        with logged(verbose=self.verbose), PhygitalsClient(sends, **arguments, rate=rate, journal=journal) as api:
+        with self.told(), PhygitalsClient(sends, **arguments, rate=rate, journal=journal) as api:
             yield api
 
     @asynccontextmanager
@@ -100,11 +100,17 @@ class Connection:
         """Give an async client while the block runs, which shares a rate if there is one."""
         arguments = self.arguments()
         from phygitals_async import PhygitalsClient
-        from phygitals_async.cli._transport import logged, transport
+        from phygitals_async.cli._transport import transport
 
-        with logged(verbose=self.verbose):
+        with self.told():
             async with PhygitalsClient(transport(), **arguments, rate=rate) as api:
                 yield api
+
+    def told(self) -> AbstractContextManager[None]:
+        """Let the library's log lines go to stderr while the block runs: errors, or all of them."""
+        from phygitals_async.cli._transport import logged
+
+        return logged(verbose=self.verbose)
 
 
 def connects(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,9 +19,8 @@ def doctor(connection: Connection, as_json: bool) -> int:
     the packs. The key is not shown.
     """
     from phygitals_async.cli._diagnosis import examine
-    from phygitals_async.cli._transport import logged
 
-    with logged(verbose=connection.verbose):
+    with connection.told():
         found = list(examine(connection))
     findings = [finding for finding, _ in found]
     code = max(status for _, status in found)

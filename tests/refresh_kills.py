@@ -195,7 +195,7 @@ async def _refresh(url: str, location: str, users: str, commit: str, run: str, o
         if on:
             from phygitals_async.refresh import _dask
 
-            _dask._PART_USERS = int(part)  # type: ignore[misc]
+            _dask._FIRST_PART_USERS = _dask._MOST_PART_USERS = int(part)  # type: ignore[misc]
             report = await refresh(PhygitalsClient, ids(int(users)), store, run=run, on=on)
         else:
             async with PhygitalsClient(api_key="sandbox-test", base_url=url) as api:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -12,7 +13,7 @@ from attrs import asdict, frozen
 from phygitals_async import AuthenticationError, PhygitalsClient, StoreError
 from phygitals_async.cli._client import Connection, connects
 from phygitals_async.cli._endings import Ending, Exit, go_on_with, say
-from phygitals_async.cli._ids import ids_option, read_ids
+from phygitals_async.cli._ids import can_be_read_twice, count_ids, ids_option, read_ids
 from phygitals_async.cli._output import Lines, json_option, moment, print_json, print_table, usd
 from phygitals_async.cli._progress import Meter
 from phygitals_async.cli._stores import existing_store, store_option
@@ -141,9 +142,9 @@ def _check_that_workers_can(connection: Connection) -> None:
             raise click.UsageError(msg)
 
 
-async def _whom(store: Store, file: str | None) -> tuple[int | None, Iterable[str] | None]:
+async def _whom(store: Store, file: str | None) -> tuple[int | None, Iterator[str] | Path | None]:
     if file is not None:
-        return read_ids(file)
+        return count_ids(file), Path(file) if can_be_read_twice(file) else read_ids(file)
     if not await store.user_page("", 1):
         await store.aclose()
         msg = "the store knows no users yet: name a file with their ids by --ids."

@@ -6,7 +6,7 @@ import concurrent.futures
 import hashlib
 import inspect
 import pickle
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
@@ -30,10 +30,12 @@ from phygitals_async.refresh._budget import Budget
 from phygitals_async.refresh._dask_worker import RefreshPlugin, look_up
 from phygitals_async.refresh._report import RefreshReport
 from phygitals_async.refresh._run import MOST_FAILURES
-from phygitals_async.refresh._sources import UserIds, groups
 from phygitals_async.refresh._store import Part, Run, Store, plus
 
-_PART_USERS: Final = 5000
+# The first parts are so small, and so many of them are, before they double, and double again, up to the largest.
+_FIRST_PART_USERS: Final = 256
+_PARTS_OF_A_SIZE: Final = 16
+_MOST_PART_USERS: Final = 4096
 # So many parts are in hand for each thread of the workers: one that is looked up, and one that waits for it.
 _PARTS_PER_THREAD: Final = 2
 # Most of it has no types.
@@ -75,9 +77,19 @@ class DaskWorkers:
         self._rate = rate
 
     async def look_up(
-        self, run: Run, user_ids: UserIds | None, on_commit: Callable[[RefreshReport], object] | None
+        self,
+        run: Run,
+        first: list[str],
+        others: AsyncIterator[list[str]],
+        on_commit: Callable[[RefreshReport], object] | None,
     ) -> RefreshReport:
         """Return what was done, with the counts of the run as the store has them.
+
+        Args:
+            run: The run, which the store has already.
+            first: The first of the ids.
+            others: The rest of them, some at a time.
+            on_commit: Is called after each part with the report so far.
 
         Raises:
             ConfigurationError: There is no scheduler, or a worker cannot make a client.
@@ -90,7 +102,7 @@ class DaskWorkers:
             # A worker that dies meanwhile has it when it comes back; a scheduler does not take the parts either.
             with suppress(OSError):
                 await cluster.register_plugin(plugin, name=self._name)
-            await parts.look_up(user_ids)
+            await parts.look_up(first, others)
         finally:
             await wait_out(parts.leave)
         (last,) = await self._store.runs(1)
@@ -127,9 +139,9 @@ class _Parts:
         self._completed = _dask.as_completed(loop=cluster.loop)
         self.report = RefreshReport(run)
 
-    async def look_up(self, user_ids: UserIds | None) -> None:
+    async def look_up(self, first: list[str], others: AsyncIterator[list[str]]) -> None:
         """Hand out one part after the other, few at a time, and wait for all of them."""
-        async with aclosing(_in_parts(user_ids, self._store)) as parts:
+        async with aclosing(_in_parts(first, others)) as parts:
             async for part, ids in parts:
                 kept = await self._store.part(self.report.run.number, part.number)
                 if kept is not None and kept.is_done and kept.ids == part.ids:
@@ -186,17 +198,22 @@ class _Parts:
             self._on_commit(self.report)
 
 
-async def _in_parts(user_ids: UserIds | None, store: Store) -> AsyncGenerator[tuple[Part, list[str]], None]:
+async def _in_parts(first: list[str], others: AsyncIterator[list[str]]) -> AsyncGenerator[tuple[Part, list[str]], None]:
     """Cut ids into parts, numbered from 1: the part 0 is looked up here."""
-    number, ids = 1, list[str]()
-    async with aclosing(groups(user_ids, store)) as source:
-        async for group in source:
-            ids += group
-            while len(ids) >= _PART_USERS:
-                yield _part(number, ids[:_PART_USERS]), ids[:_PART_USERS]
-                number, ids = number + 1, ids[_PART_USERS:]
-    if ids:
-        yield _part(number, ids), ids
+    number, ids = 1, first
+    while True:
+        size = _size(number)
+        while len(ids) < size and (group := await anext(others, None)):
+            ids = ids + group
+        if not ids:
+            return
+        yield _part(number, ids[:size]), ids[:size]
+        number, ids = number + 1, ids[size:]
+
+
+def _size(number: int) -> int:
+    """Return how many users a part has: few at first, so that a short run too has parts for many workers."""
+    return min(_FIRST_PART_USERS << ((number - 1) // _PARTS_OF_A_SIZE), _MOST_PART_USERS)
 
 
 def _part(number: int, ids: list[str]) -> Part:

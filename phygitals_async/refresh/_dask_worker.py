@@ -14,6 +14,7 @@ from phygitals_async.errors import PhygitalsError, StoreBusy, StoreUnavailable
 from phygitals_async.refresh._budget import Budget
 from phygitals_async.refresh._report import RefreshReport
 from phygitals_async.refresh._run import Job
+from phygitals_async.refresh._sources import groups
 from phygitals_async.refresh._store import Part, Run, Store, uncounted
 
 
@@ -79,8 +80,9 @@ class RefreshPlugin(distributed.WorkerPlugin):
         await self._check_store()
         if self._api is None:
             self._api = self._make() if self._rate is None else self._make(rate=Budget(self._store, self._rate))
-        job = Job(self._store, self._run, part=part)
-        async with aclosing(job.wanted(user_ids)) as wanted:
+        job = Job(self._store)
+        job.begin(self._run, part)
+        async with aclosing(job.wanted(groups(user_ids, self._store))) as wanted:
             await job.work(self._api.stream_inventories(wanted, **self._options))
         report = job.report()
         self._stopped_by = report.stopped_by

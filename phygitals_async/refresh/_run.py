@@ -31,7 +31,6 @@ from phygitals_async.refresh._batch import Batch, can_be_kept, counted
 from phygitals_async.refresh._changes import ChangeKind, Difference, differences
 from phygitals_async.refresh._report import RefreshReport
 from phygitals_async.refresh._snapshots import checksum, compress, decode, digests, encode
-from phygitals_async.refresh._sources import UserIds, groups
 from phygitals_async.refresh._store import Part, Run, Store, StoredChanges, StoredUser
 
 # A commit holds so many users at most, and none that waited so many seconds when another outcome comes.
@@ -40,7 +39,6 @@ _COMMIT_SECONDS: Final = 1.0
 MOST_FAILURES: Final = 100
 # Stands for an inventory whose answer was kept before, down to the last character.
 _SAME: Final = Inventory("", ())
-_WHOLE: Final = Part(0)
 
 
 class Job:
@@ -48,23 +46,15 @@ class Job:
 
     Args:
         store: Keeps it.
-        run: The run, which the store has already.
         on_commit: Is called after each commit with the report so far.
-        part: The number of the part, and the digest of its ids.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        run: Run,
-        on_commit: Callable[[RefreshReport], object] | None = None,
-        *,
-        part: Part = _WHOLE,
-    ) -> None:
+    _run: Run
+    _part: Part
+
+    def __init__(self, store: Store, on_commit: Callable[[RefreshReport], object] | None = None) -> None:
         self._store = store
-        self._run = run
         self._on_commit = on_commit
-        self._part = part
         self._batch = Batch(time.monotonic())
         # What the store knows of those who are read and not committed; None for one it does not know.
         self._pending: dict[str, StoredUser | None] = {}
@@ -78,16 +68,25 @@ class Job:
         self._failures: list[Failed[str]] = []
         self._stopped_by: PhygitalsError | None = None
 
+    def begin(self, run: Run, part: Part) -> None:
+        """Be this part of a run, which the store has already; before the first id is wanted.
+
+        Args:
+            run: The run.
+            part: The number of the part, and the digest of its ids.
+        """
+        self._run, self._part = run, part
+
     def report(self) -> RefreshReport:
         """Return what was done so far."""
         return RefreshReport(
             self._run, self._asked, self._skipped, self._failed, tuple(self._failures), self._stopped_by
         )
 
-    async def wanted(self, user_ids: UserIds | None) -> AsyncGenerator[str, None]:
+    async def wanted(self, groups: AsyncGenerator[list[str], None]) -> AsyncGenerator[str, None]:
         """Yield the ids that this run has not looked up, each once."""
-        async with aclosing(groups(user_ids, self._store)) as source:
-            async for group in source:
+        async with aclosing(groups):
+            async for group in groups:
                 kept = [user_id for user_id in group if can_be_kept(user_id)]
                 if len(kept) < len(group):
                     for user_id in itertools.filterfalse(can_be_kept, group):

@@ -53,9 +53,11 @@ class Run:
 class Part:
     """A part of a run's users, as one worker looks them up; a run on one machine has only the part 0.
 
+    On several machines, nobody is looked up as the part 0.
+
     Attributes:
         number: Counts the parts of a run.
-        ids: Digest of the ids that it consists of; empty for the part 0.
+        ids: Digest of the ids that it consists of; of the part 0, of those that the run was begun with.
         is_done: Whether all of them were looked up, and none failed.
         known: Users whose inventory was answered.
         unknown: Users whom the API does not know.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
 from decimal import Decimal
 from pathlib import Path
@@ -60,6 +61,46 @@ def test_a_first_run(server: Server, ids: str, store: str) -> None:
         ("bob", "new user"),
         ("nobody", "unknown user"),
     ]
+
+
+@pytest.mark.parametrize("command", ["refresh", "inventory"])
+def test_ids_from_a_pipe(server: Server, store: str, command: str) -> None:
+    """As from `--ids <(...)`: it is read once, and how many there are is not known."""
+    for user_id in ("ann", "bob"):
+        server.item(user_id)
+    reader, writer = os.pipe()
+    os.write(writer, b"ann\nbob \r\n")
+    os.close(writer)
+    result = server.run(command, "--ids", f"/dev/fd/{reader}", *(["--store", store] if command == "refresh" else []))
+    os.close(reader)
+    assert result.exit_code == Exit.DONE
+    assert sorted(server.seen) == ["GET /inventory/ann", "GET /inventory/bob"]
+    assert "phygitals: 2 in " in result.stderr
+
+
+@pytest.mark.parametrize("content", ["", "\n  \n"])
+def test_ids_from_a_file_that_has_none(server: Server, store: str, tmp_path: Path, content: str) -> None:
+    """It is a mistake, whichever command reads it, from wherever."""
+    (tmp_path / "ids.txt").write_text(content)
+    for command in (["refresh", "--store", store], ["inventory"]):
+        for file in (str(tmp_path / "ids.txt"), "-"):
+            result = server.run(*command, "--ids", file, answers=content)
+            assert result.exit_code == Exit.USAGE
+            assert "there are no user ids: give one on each line" in result.stderr
+    assert server.seen == []
+
+
+def test_other_ids_do_not_finish_a_run(server: Server, ids: str, store: str, tmp_path: Path) -> None:
+    """The run of the first command is left as it is."""
+    server.replaced["/bob"] = lambda _: Response(401, {}, b"")
+    command = ["refresh", "--ids", ids, "--store", store, "--limit", "1", "--json"]
+    assert server.run(*command).exit_code == Exit.KEY_REFUSED
+    server.replaced.clear()
+    server.seen.clear()
+    (tmp_path / "one.txt").write_text("ann\n")
+    another = server.run("refresh", "--ids", str(tmp_path / "one.txt"), "--store", store, "--json")
+    document = json.loads(another.stdout)
+    assert (document["number"], document["asked"], server.seen) == (2, 1, ["GET /inventory/ann"])
 
 
 def test_what_changed(server: Server, ids: str, store: str) -> None:
@@ -198,8 +239,8 @@ def test_a_disk_that_fills_up(server: Server, ids: str, store: str, monkeypatch:
 
     async def full(self: SqliteStore, *args: Any, **kwargs: Any) -> Any:
         commits.append(args)
-        # The run, and the first of its users.
-        if len(commits) > 2:
+        # The run, its ids, and the first of its users.
+        if len(commits) > 3:
             msg = "the disk is full"
             raise StoreFull(msg)
         return await commit(self, *args, **kwargs)

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,13 @@ from phygitals_async import (
     StoreUnavailable,
 )
 from phygitals_async.refresh import MemoryStore, RefreshReport, SqliteStore, read_changes, read_inventories, refresh
+from phygitals_async.refresh._sources import groups
 
 dask_config: Any = pytest.importorskip("dask.config", reason="not run: dask is not installed")
 dask: Any = pytest.importorskip("distributed", reason="not run: distributed is not installed")
+
+# After it is known that the libraries are there.
+from phygitals_async.refresh._dask import _in_parts  # noqa: E402
 
 pytestmark = pytest.mark.asyncio
 
@@ -37,7 +42,8 @@ IDS = [f"user_{number}" for number in range(100)]
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("phygitals_async.refresh._dask._PART_USERS", 10)
+    monkeypatch.setattr("phygitals_async.refresh._dask._FIRST_PART_USERS", 10)
+    monkeypatch.setattr("phygitals_async.refresh._dask._MOST_PART_USERS", 10)
     monkeypatch.setattr("phygitals_async.refresh._run._COMMIT_USERS", 4)
 
 
@@ -110,6 +116,20 @@ async def test_a_part_that_is_done_is_not_even_read(path: Path) -> None:
         assert len(await told(store)) == 101
 
 
+@pytest.mark.parametrize("users", [0, 9, 10, 11, 255, 256, 257, 512, 1000])
+async def test_parts_are_small_at_first_and_grow(monkeypatch: pytest.MonkeyPatch, users: int) -> None:
+    """The same ids make the same parts, however many workers there are."""
+    monkeypatch.setattr("phygitals_async.refresh._dask._MOST_PART_USERS", 40)
+    monkeypatch.setattr("phygitals_async.refresh._dask._PARTS_OF_A_SIZE", 3)
+    ids = [f"user_{number}" for number in range(users)]
+    async with aclosing(groups(ids, MemoryStore())) as source:
+        parts = [part async for part in _in_parts(await anext(source), source)]
+    assert [user_id for _, some in parts for user_id in some] == ids
+    assert [part.number for part, _ in parts] == list(range(1, len(parts) + 1))
+    sizes = [10, 10, 10, 20, 20, 20, *[40] * 30]
+    assert all(len(some) == size for (_, some), size in zip(parts[:-1], sizes, strict=False))
+
+
 async def test_a_user_in_two_parts_is_told_of_once(path: Path) -> None:
     """However the two meet, here on a worker that does two parts at once."""
     new_world(100)
@@ -131,14 +151,14 @@ async def test_a_refused_key_ends_the_run_and_it_can_be_gone_on_with(path: Path)
             yield f"user_{number}"
 
     async with cluster() as workers, SqliteStore(path) as store:
-        report = await refresh(client, source(), store, on=workers.scheduler_address)
+        report = await refresh(client, source(), store, run="today", on=workers.scheduler_address)
         assert isinstance(report.stopped_by, AuthenticationError)
         assert (report.resumable, report.failed) == (True, 0)
         assert len(read) <= 512
         # The parts that waited on the same worker asked nobody.
         assert len(world.asked) < 60
         world.faults.clear()
-        report = await refresh(client, IDS, store, on=workers.scheduler_address)
+        report = await refresh(client, IDS, store, run="today", on=workers.scheduler_address)
         assert (report.run.number, report.run.known, report.resumable) == (1, 100, False)
         assert len(await told(store)) == 100
 

@@ -22,6 +22,7 @@ from phygitals_async.errors import (
     InvalidArgumentError,
     NotAttempted,
     PhygitalsError,
+    Sent,
     StoreError,
     UserNotFound,
 )
@@ -67,6 +68,8 @@ class Job:
         self._failed = 0
         self._failures: list[Failed[str]] = []
         self._stopped_by: PhygitalsError | None = None
+        # Why nobody was reached, as long as nobody was.
+        self._outage: PhygitalsError | None = None
 
     def begin(self, run: Run, part: Part) -> None:
         """Be this part of a run, which the store has already; before the first id is wanted.
@@ -115,6 +118,10 @@ class Job:
                 with anyio.CancelScope(shield=True), suppress(StoreError):
                     await self._commit()
             raise
+        # Where each user had been tried by then, no outcome tells of it.
+        if self._stopped_by is None and (outage := self._outage or getattr(outcomes, "ended_by", None)) is not None:
+            self._stopped_by = NotAttempted(f"the API could not be reached for as long as this run waits: {outage}")
+            self._stopped_by.__cause__ = outage
         is_done = self._stopped_by is None and not self._failed
         if self._batch.size or (is_done and self._part.number):
             await self._commit(is_done=is_done)
@@ -146,7 +153,7 @@ class Job:
         if isinstance(outcome, Failed):
             self._take_failure(outcome.key, outcome.error)
             return
-        self._asked += 1
+        self._count(None)
         if outcome.value is _SAME:
             self._batch.seen[outcome.key] = True
         elif outcome.value.unreadable:
@@ -166,11 +173,17 @@ class Job:
             if self._stopped_by is None or isinstance(error, AuthenticationError):
                 self._stopped_by = error
             return
-        self._asked += 1
+        self._count(error)
         if isinstance(error, UserNotFound):
             self._take_stranger(user_id)
         else:
             self._fail(user_id, error)
+
+    def _count(self, error: PhygitalsError | None) -> None:
+        """Count one who was looked up: where nobody was reached, that is no user's fault."""
+        was_reached = error is None or error.sent is not Sent.NEVER
+        self._outage = None if was_reached or (self._asked and self._outage is None) else error
+        self._asked += 1
 
     def _fail(self, user_id: str, error: PhygitalsError) -> None:
         self._pending.pop(user_id, None)

@@ -102,14 +102,16 @@ class SqliteStore:
     again, and no entry of the journal.
 
     Args:
-        path: Of the file, which is made where there is none. Its folder must be there.
+        path: Of the file, which is made where there is none. Its folder must be there. A symbolic link is followed; a
+            second name of the file (a hard link) must not be used.
 
     Raises:
         StoreError: It cannot be opened; said when it is first used.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path).absolute()
+        # A link to a store is that store, with the same lock.
+        self._path = Path(os.path.realpath(path))
         self._thread = SqliteThread(self._path, STEPS)
 
     def __repr__(self) -> str:

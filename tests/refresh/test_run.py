@@ -18,6 +18,7 @@ from attrs import evolve, frozen
 
 from phygitals_async import (
     AuthenticationError,
+    ConnectError,
     DecodeError,
     InvalidArgumentError,
     Inventory,
@@ -392,6 +393,57 @@ async def test_an_outage_beyond_patience_ends_the_run() -> None:
     world.faults.clear()
     report = await refresh(world.api, ids, world.store)
     assert (report.resumable, report.run.done) == (False, 100)
+
+
+@pytest.mark.parametrize("known", [0, 5])
+@pytest.mark.parametrize("users", [16, 63, 64, 65])
+async def test_an_outage_beyond_patience_ends_a_run_of_few_users_too(users: int, known: int) -> None:
+    """Where all of them had been tried by then, none is left that was not attempted."""
+    ids = _numbered(0, users)
+    world = World(*ids)
+    answers = [known]
+
+    def answer(request: Request) -> Response:
+        answers[0] -= 1
+        return world.answer(request) if answers[0] >= 0 else Response(503, {}, b"")
+
+    async with PhygitalsClient(MemoryTransport(answer), api_key="sandbox-test", retry=ONCE) as api:
+        report = await refresh(api, ids, world.store, patience=10)
+    assert isinstance(report.stopped_by, NotAttempted)
+    assert "503" in str(report.stopped_by) or users == 65
+    assert (report.resumable, report.run.known) == (True, known)
+    report = await refresh(world.api, ids, world.store)
+    assert (report.run.number, report.skipped, report.resumable, report.run.done) == (1, known, False, users)
+
+
+@pytest.mark.parametrize("users", [1, 3])
+async def test_where_nothing_listens_the_run_is_not_finished(users: int) -> None:
+    """It is not that the users failed, even where they are too few to tell an outage."""
+
+    def refuse(request: Request) -> Response:
+        with request.delivery.connecting():
+            raise ConnectError("nothing listens")
+        return world.answer(request)
+
+    world = World()
+    async with PhygitalsClient(MemoryTransport(refuse), api_key="sandbox-test", retry=ONCE) as api:
+        report = await refresh(api, _numbered(0, users), world.store, patience=3)
+    assert isinstance(report.stopped_by, NotAttempted)
+    assert "nothing listens" in str(report.stopped_by)
+    assert report.resumable
+
+
+async def test_one_user_who_cannot_be_reached_does_not_hold_the_run_up() -> None:
+    """Whatever the others got."""
+    for others in (["a", "b"], ["b", "a"]):
+        world = World("a", "b")
+        world.faults["b"] = Response(500, {}, b"")
+        report = await refresh(world.api, others, world.store, patience=3, limit=1)
+        assert (report.failed, report.stopped_by, report.resumable) == (1, None, False)
+    world = World("b")
+    world.faults["b"] = Response(500, {}, b"")
+    report = await refresh(world.api, ["b"], world.store, patience=3)
+    assert (report.failed, report.stopped_by, report.resumable) == (1, None, False)
 
 
 async def test_a_closed_client_ends_the_run() -> None:

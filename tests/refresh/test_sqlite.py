@@ -187,6 +187,22 @@ async def test_a_store_of_an_older_version_is_brought_up_to_date(tmp_path: Path,
         assert found == len(STEPS)
 
 
+async def test_a_link_to_a_store_has_its_lock(tmp_path: Path) -> None:
+    """A run that has the store has it under each of its names."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "other").symlink_to("folder")
+    (tmp_path / "link.db").symlink_to("other/store.db")
+    names = [tmp_path / "folder" / "store.db", tmp_path / "link.db", tmp_path / "other" / "store.db"]
+    for name in names:
+        async with SqliteStore(name) as first:
+            await first.acquire()
+            for other in names:
+                async with SqliteStore(other) as second:
+                    with pytest.raises(StoreBusy):
+                        await second.acquire()
+    assert (tmp_path / "link.db").is_symlink()
+
+
 async def test_several_may_make_a_store_at_once(tmp_path: Path) -> None:
     """None of them takes what another has half made for a database of another program."""
     for turn in range(10):

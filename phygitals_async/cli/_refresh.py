@@ -10,12 +10,13 @@ from typing import Any, Final
 import click
 from attrs import asdict, frozen
 
-from phygitals_async import AuthenticationError, PhygitalsClient, StoreError
+from phygitals_async import AuthenticationError, PhygitalsClient, StoreError, StoreFull, StoreUnavailable
 from phygitals_async.cli._client import Connection, connects
 from phygitals_async.cli._endings import Ending, Exit, go_on_with, say
 from phygitals_async.cli._ids import can_be_read_twice, count_ids, ids_option, read_ids
 from phygitals_async.cli._output import Lines, json_option, moment, print_json, print_table, usd
 from phygitals_async.cli._progress import Meter
+from phygitals_async.cli._signals import run_until_interrupted
 from phygitals_async.cli._stores import existing_store, store_option
 from phygitals_async.refresh import Budget, Change, RefreshReport, Store, open_store, read_changes
 from phygitals_async.refresh import refresh as refresh_users
@@ -76,29 +77,37 @@ def refresh(connection: Connection, place: str, as_json: bool, **wish: Any) -> i
     Without --ids it asks for the users that the store knows. However a run ends, the same command goes on with it:
     nobody is asked twice, and nothing is told twice.
     """
-    again = go_on_with(*(argument for argument in click.get_current_context().obj if argument != "--new"))
+    kept = f"what was committed is kept, go on with: {_again()}"
     told: list[RefreshReport] = []
     wanted = _Wish(**wish)
     if wanted.on is not None:
         _check_that_workers_can(connection)
     try:
-        report = asyncio.run(_refresh(connection, open_store(place), wanted, told))
+        report = run_until_interrupted(
+            _refresh(connection, open_store(place), wanted, told), f"phygitals: interrupted; {kept}"
+        )
     except KeyboardInterrupt:
-        msg = f"interrupted, and what was answered is kept; go on with: {again}"
+        msg = f"interrupted; {kept}"
         raise Ending(msg, Exit.INTERRUPTED) from None
     except StoreError as error:
-        if not told:
+        if not told and not isinstance(error, StoreFull | StoreUnavailable):
+            # It is no store that a run could be gone on with, or another run has it.
             raise
-        msg = f"{error}; what was committed is kept, go on with: {again}"
+        msg = f"{error}; {kept}"
         raise Ending(msg, Exit.INTERRUPTED) from None
     _show(report, as_json=as_json)
     if report.stopped_by is not None:
         is_key = isinstance(report.stopped_by, AuthenticationError)
-        msg = f"{report.stopped_by}; go on with: {again}"
+        msg = f"{report.stopped_by}; {kept}"
         raise Ending(msg, Exit.KEY_REFUSED if is_key else Exit.INTERRUPTED)
     for failure in report.failures[:1]:
         say(f"{failure.key}: {failure.error}")
     return Exit.FAILED if report.failed else Exit.DONE
+
+
+def _again() -> str:
+    """Return the command that goes on."""
+    return go_on_with(*(argument for argument in click.get_current_context().obj if argument != "--new"))
 
 
 async def _refresh(connection: Connection, store: Store, wish: _Wish, told: list[RefreshReport]) -> RefreshReport:
@@ -185,8 +194,11 @@ def changes(place: str, since: str | None, after: int, follow: bool, as_json: bo
     With --json each change is a line, with the card before and after; its number is what --after takes.
     """
     last = [after]
+    again = go_on_with(*click.get_current_context().obj)
     try:
-        asyncio.run(_tell(place, since, last, follow=follow, as_json=as_json))
+        run_until_interrupted(
+            _tell(place, since, last, follow=follow, as_json=as_json), f"phygitals: interrupted; run again: {again}"
+        )
     except KeyboardInterrupt:
         msg = f"interrupted; go on with: {go_on_with(*_after(click.get_current_context().obj, last[0]))}"
         raise Ending(msg, Exit.INTERRUPTED) from None

@@ -6,6 +6,10 @@ import asyncio
 import json
 import os
 import shlex
+import signal
+import sqlite3
+import subprocess
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -154,7 +158,7 @@ def test_interrupting_and_going_on(server: Server, ids: str, store: str) -> None
     result = server.run(*command, "--new")
     assert result.exit_code == Exit.INTERRUPTED
     assert result.stderr.splitlines()[-1] == (
-        f"phygitals: interrupted, and what was answered is kept; go on with: {shlex.join(['phygitals', *command])}"
+        f"phygitals: interrupted; what was committed is kept, go on with: {shlex.join(['phygitals', *command])}"
     )
     server.replaced.clear()
     server.seen.clear()
@@ -163,6 +167,32 @@ def test_interrupting_and_going_on(server: Server, ids: str, store: str) -> None
     assert json.loads(again.stdout)["skipped"] == 1
     assert server.seen == ["GET /inventory/bob", "GET /inventory/nobody"]
     assert len(told(server, store)) == 3
+
+
+@pytest.mark.parametrize("names", ["SIGINT", "SIGTERM", "SIGINT SIGINT", "SIGTERM SIGINT", "SIGTERM SIGTERM"])
+def test_signals_end_a_refresh_that_goes_on(server: Server, ids: str, store: str, names: str) -> None:
+    """A real process, real signals, also in quick succession: status 4, and nothing is asked twice."""
+    running: list[subprocess.Popen[str]] = []
+
+    async def interrupt(_: Request) -> None:
+        for name in names.split():
+            running[0].send_signal(getattr(signal, name))
+            # Two of a kind that are pending would be one.
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(60)
+
+    server.replaced["/bob"] = interrupt
+    command = ["refresh", "--ids", ids, "--store", store, "--limit", "1", "--json"]
+    running.append(server.process(*command))
+    out, err = running[0].communicate(timeout=60)
+    assert (running[0].returncode, out) == (Exit.INTERRUPTED, ""), err
+    assert err.splitlines()[-1] == (
+        f"phygitals: interrupted; what was committed is kept, go on with: {shlex.join(['phygitals', *command])}"
+    )
+    assert "Traceback" not in err
+    server.replaced.clear()
+    again = server.run(*command)
+    assert json.loads(again.stdout)["skipped"] == 1
 
 
 def test_a_lookup_that_fails(server: Server, ids: str, store: str) -> None:
@@ -180,7 +210,7 @@ def test_a_key_that_is_refused(server: Server, ids: str, store: str) -> None:
     assert result.exit_code == Exit.KEY_REFUSED
     line = result.stderr.splitlines()[-1]
     assert "401" in line
-    assert "; go on with: phygitals refresh" in line
+    assert "; what was committed is kept, go on with: phygitals refresh" in line
     assert server.run("refresh", "--ids", ids, "--store", store).exit_code == Exit.DONE
 
 
@@ -195,7 +225,7 @@ def test_an_outage_that_outlasts_the_patience(server: Server, store: str, tmp_pa
     document = json.loads(result.stdout)
     assert document["resumable"] is True
     assert document["stopped_by"]["class"] == "NotAttempted"
-    assert result.stderr.splitlines()[-1].endswith(f"; go on with: {shlex.join(['phygitals', *command, '--json'])}")
+    assert result.stderr.splitlines()[-1].endswith(f", go on with: {shlex.join(['phygitals', *command, '--json'])}")
 
 
 def test_a_store_that_nobody_made(server: Server, store: str) -> None:
@@ -210,9 +240,11 @@ def test_a_store_that_nobody_made(server: Server, store: str) -> None:
 
 
 def test_a_store_that_cannot_be_opened(server: Server, ids: str, tmp_path: Path) -> None:
-    """Before anything is asked, in one line."""
+    """Before anything is asked, in one line, with the command for when it can be."""
     result = server.run("refresh", "--ids", ids, "--store", str(tmp_path / "nowhere" / "users.db"))
-    assert result.exit_code == Exit.FAILED
+    assert result.exit_code == Exit.INTERRUPTED
+    (line,) = result.stderr.splitlines()
+    assert "unable to open database file; what was committed is kept, go on with: phygitals refresh" in line
     assert server.seen == []
     (tmp_path / "text.db").write_text("this is no database at all, but a text of some length\n" * 50)
     corrupt = server.run("changes", "--store", str(tmp_path / "text.db"))
@@ -224,9 +256,12 @@ def test_a_database_that_is_not_there(server: Server, ids: str) -> None:
     """One line, without its password."""
     pytest.importorskip("asyncpg", reason="not run: asyncpg is not installed")
     url = "postgresql://me:secret@127.0.0.1:1/users"
-    for command in (["refresh", "--ids", ids, "--store", url], ["changes", "--store", url]):
+    for command, code in (
+        (["refresh", "--ids", ids, "--store", url], Exit.INTERRUPTED),
+        (["changes", "--store", url], Exit.FAILED),
+    ):
         result = server.run(*command)
-        assert result.exit_code == Exit.FAILED
+        assert result.exit_code == code
         assert "secret" not in result.output
         assert result.stderr.splitlines()[-1].startswith("phygitals: ")
     assert server.seen == []
@@ -252,6 +287,44 @@ def test_a_disk_that_fills_up(server: Server, ids: str, store: str, monkeypatch:
     monkeypatch.setattr(SqliteStore, "commit", commit)
     again = server.run("refresh", "--ids", ids, "--store", store, "--json")
     assert json.loads(again.stdout)["skipped"] == 1
+
+
+@pytest.mark.parametrize("room", range(3))
+def test_a_disk_that_is_full_from_the_start(
+    server: Server, ids: str, store: str, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command is told as well, without a line of counts where nothing was done."""
+    commit, commits = SqliteStore.commit, []
+
+    async def full(self: SqliteStore, *args: Any, **kwargs: Any) -> Any:
+        commits.append(args)
+        if len(commits) > room:
+            msg = "the disk is full"
+            raise StoreFull(msg)
+        return await commit(self, *args, **kwargs)
+
+    command = ["refresh", "--ids", ids, "--store", store]
+    monkeypatch.setattr(SqliteStore, "commit", full)
+    for _ in range(2):
+        commits.clear()
+        result = server.run(*command)
+        assert result.exit_code == Exit.INTERRUPTED
+        again = shlex.join(["phygitals", *command])
+        assert result.stderr == (f"phygitals: the disk is full; what was committed is kept, go on with: {again}\n")
+    monkeypatch.setattr(SqliteStore, "commit", commit)
+    assert server.run(*command).exit_code == Exit.DONE
+
+
+def test_a_store_that_another_run_has(server: Server, ids: str, store: str) -> None:
+    """There is nothing to go on with."""
+    command = ["refresh", "--ids", ids, "--store", store]
+    assert server.run(*command).exit_code == Exit.DONE
+    with closing(sqlite3.connect(f"{store}.lock", isolation_level=None)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        result = server.run(*command)
+    assert result.exit_code == Exit.FAILED
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("phygitals: another run is under way on ")
 
 
 def test_a_rate_is_shared_by_all_who_have_the_store(

@@ -102,12 +102,14 @@ def refresh(connection: Connection, place: str, as_json: bool, **wish: Any) -> i
         raise Ending(msg, Exit.KEY_REFUSED if is_key else Exit.INTERRUPTED)
     for failure in report.failures[:1]:
         say(f"{failure.key}: {failure.error}")
+        by_name = () if wanted.run else ("--run", report.run.name)
+        say(f"{report.failed:,} failed; ask for them again with: {_again(*by_name)}")
     return Exit.FAILED if report.failed else Exit.DONE
 
 
-def _again() -> str:
+def _again(*more: str) -> str:
     """Return the command that goes on."""
-    return go_on_with(*(argument for argument in click.get_current_context().obj if argument != "--new"))
+    return go_on_with(*(argument for argument in click.get_current_context().obj if argument != "--new"), *more)
 
 
 async def _refresh(connection: Connection, store: Store, wish: _Wish, told: list[RefreshReport]) -> RefreshReport:
@@ -154,11 +156,11 @@ def _check_that_workers_can(connection: Connection) -> None:
 async def _whom(store: Store, file: str | None) -> tuple[int | None, Iterator[str] | Path | None]:
     if file is not None:
         return count_ids(file), Path(file) if can_be_read_twice(file) else read_ids(file)
-    if not await store.user_page("", 1):
+    if not (users := await store.user_count()):
         await store.aclose()
         msg = "the store knows no users yet: name a file with their ids by --ids."
         raise click.UsageError(msg)
-    return None, None
+    return users, None
 
 
 def _show(report: RefreshReport, *, as_json: bool) -> None:
@@ -167,7 +169,8 @@ def _show(report: RefreshReport, *, as_json: bool) -> None:
         facts = {name: value for name, value in asdict(report.run, recurse=False).items() if name != "failed"}
         stopped = report.stopped_by
         counts = {"asked": report.asked, "skipped": report.skipped, "failed": report.failed}
-        print_json({**facts, **counts, "resumable": report.resumable, "stopped_by": stopped})
+        failures = [{"user_id": failure.key, "error": failure.error} for failure in report.failures]
+        print_json({**facts, **counts, "failures": failures, "resumable": report.resumable, "stopped_by": stopped})
         return
     run = report.run
     rows: list[tuple[str, object]] = [

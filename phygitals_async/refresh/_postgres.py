@@ -223,6 +223,11 @@ class PostgresStore:
         rows = await self._pool.read("SELECT * FROM parts WHERE run = $1 AND number = $2", run, number)
         return Part(*tuple(rows[0])[1:]) if rows else None
 
+    async def user_count(self) -> int:
+        """See `Store`."""
+        ((users,),) = await self._pool.read("SELECT count(*) FROM users")
+        return int(users)
+
     async def user_page(self, after: str, limit: int) -> Sequence[str]:
         """See `Store`."""
         query = "SELECT user_id FROM users WHERE user_id > $1 ORDER BY user_id LIMIT $2"

@@ -192,6 +192,11 @@ class SqliteStore:
         rows = await self._read("SELECT * FROM parts WHERE run = ? AND number = ?", run, number)
         return next((Part(number, ids, bool(is_done), *counts) for _, number, ids, is_done, *counts in rows), None)
 
+    async def user_count(self) -> int:
+        """See `Store`."""
+        ((users,),) = await self._read("SELECT count(*) FROM users")
+        return int(users)
+
     async def user_page(self, after: str, limit: int) -> Sequence[str]:
         """See `Store`."""
         query = "SELECT user_id FROM users WHERE user_id > ? ORDER BY user_id LIMIT ?"

@@ -207,6 +207,10 @@ class Store(Journal, Protocol):
         """Return a part of a run as it was committed last, with the counts of all its commits."""
         ...
 
+    async def user_count(self) -> int:
+        """Return how many users there are, known to the API or not."""
+        ...
+
     async def user_page(self, after: str, limit: int) -> Sequence[str]:
         """Return the first ids of users after an id, in some fixed order. The empty text is before all of them."""
         ...

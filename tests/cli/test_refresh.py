@@ -114,6 +114,7 @@ def test_what_changed(server: Server, ids: str, store: str) -> None:
     server.item("bob", name="Charizard", price="3")
     result = server.run("refresh", "--store", store, "--json")
     assert result.exit_code == Exit.DONE
+    assert "phygitals: 3 of 3 in " in result.stderr
     document = json.loads(result.stdout)
     assert (document["number"], document["asked"], document["repriced"]) == (2, 3, 1)
     assert document["stopped_by"] is None
@@ -200,8 +201,18 @@ def test_a_lookup_that_fails(server: Server, ids: str, store: str) -> None:
     server.replaced["/bob"] = lambda _: Response(200, {}, b"<html>")
     result = server.run("refresh", "--ids", ids, "--store", store)
     assert result.exit_code == Exit.FAILED
-    assert result.stderr.splitlines()[-1].startswith("phygitals: bob: get_inventory: not the documented Inventory")
+    (of_bob, again) = result.stderr.splitlines()[-2:]
+    assert of_bob.startswith("phygitals: bob: get_inventory: not the documented Inventory")
     assert dict(lines(result.stdout))["failed"] == "1"
+    server.seen.clear()
+    told, _, command = again.partition("; ask for them again with: ")
+    assert told == "phygitals: 1 failed"
+    once_more = server.run(*shlex.split(command)[1:], "--json")
+    assert server.seen == ["GET /inventory/bob"]
+    assert once_more.stderr.splitlines()[-1].count("--run") == 1
+    document = json.loads(once_more.stdout)
+    (failure,) = document["failures"]
+    assert (failure["user_id"], failure["error"]["class"]) == ("bob", "DecodeError")
 
 
 def test_a_key_that_is_refused(server: Server, ids: str, store: str) -> None:

@@ -157,6 +157,26 @@ async def test_what_changed_is_told_with_before_and_after() -> None:
     }
 
 
+async def test_whoever_stops_within_a_users_changes_is_told_all_of_them_again() -> None:
+    """Nothing is lost, whichever of the changes was the last to be seen."""
+    world = World("a", "b", "c")
+    await refresh(world.api, ["a", "b", "c"], world.store)
+    for user_id in ("a", "b", "c"):
+        for name in ("Mewtwo", "Charizard", "Gengar"):
+            world.give(user_id, name)
+    await refresh(world.api, ["a", "b", "c"], world.store)
+    every = [change async for change in read_changes(world.store)]
+    assert len(every) == 3 + 9
+    numbers = [change.number for change in every]
+    assert numbers == sorted(numbers)
+    for nth, change in enumerate(every):
+        later = [one async for one in read_changes(world.store, after=change.number)]
+        assert later[-len(every[nth + 1 :]) :] == every[nth + 1 :] or nth == len(every) - 1
+        # What is told again is of the same user.
+        assert {one.user_id for one in later[: len(later) - len(every[nth + 1 :])]} <= {change.user_id}
+    assert [one async for one in read_changes(world.store, after=numbers[-1])] == []
+
+
 async def test_details_reach_the_snapshot_and_are_no_change() -> None:
     """Such as an item that is minted: nothing was bought, sold or repriced, and an export must not be stale."""
     body = inventory_with(mint_address=None)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import enum
 import re
 import shlex
+from typing import Final
 
 import click
+
+# Of the URL of a database, before the host or among the options.
+_PASSWORD: Final = re.compile(r"(://[^:@/]*:).*(?=@)|([?&](?:ssl)?password=)[^&]*")
 
 
 class Exit(enum.IntEnum):
@@ -45,5 +49,5 @@ def go_on_with(*arguments: str) -> str:
     """Return a command as one would type it; without arguments, the one that is running."""
     words = arguments or click.get_current_context().obj
     # Of the URL of a database; what is told on stderr ends up in logs.
-    shown = (re.sub(r"(://[^:@/]*:).*@", r"\1***@", word) for word in words)
+    shown = (_PASSWORD.sub(r"\1\2***", word) for word in words)
     return shlex.join(("phygitals", *shown))

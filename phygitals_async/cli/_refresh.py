@@ -18,7 +18,7 @@ from phygitals_async.cli._output import Lines, json_option, moment, print_json, 
 from phygitals_async.cli._progress import Meter
 from phygitals_async.cli._signals import run_until_interrupted
 from phygitals_async.cli._stores import existing_store, store_option
-from phygitals_async.refresh import Budget, Change, RefreshReport, Store, open_store, read_changes
+from phygitals_async.refresh import Budget, Change, RefreshReport, Run, Store, open_store, read_changes
 from phygitals_async.refresh import refresh as refresh_users
 
 # Seconds between two looks at a store that is followed.
@@ -32,7 +32,7 @@ class _Wish:
     Attributes:
         file: Where the ids are; None for the users the store knows.
         run: The name of the run, or None.
-        resume: Whether to go on with a run that has not finished.
+        resume: Whether to go on with a run that has not finished; None for the usual, which is to do so.
         limit: The most lookups in flight.
         rate: The most requests per second, or None.
         patience: Seconds that an outage may last.
@@ -41,7 +41,7 @@ class _Wish:
 
     file: str | None
     run: str | None
-    resume: bool
+    resume: bool | None
     limit: int
     rate: float | None
     patience: float
@@ -53,7 +53,9 @@ class _Wish:
 @store_option
 @click.option("--run", help="A name for the run; one that is there already is gone on with.")
 @click.option(
-    "--resume/--new", default=True, show_default=True, help="Go on with a run that has not finished, or begin another."
+    "--resume/--new",
+    default=None,
+    help="Go on with a run of these users that has not finished, as is usual, or begin another.",
 )
 @click.option("--limit", type=click.IntRange(min=1), default=64, show_default=True, help="The most lookups in flight.")
 @click.option(
@@ -114,8 +116,11 @@ def _again(*more: str) -> str:
 
 async def _refresh(connection: Connection, store: Store, wish: _Wish, told: list[RefreshReport]) -> RefreshReport:
     total, keys = await _whom(store, wish.file)
+    last = next(iter(await store.runs(1)), None)
 
     def note(report: RefreshReport) -> None:
+        if not told and wish.run is None:
+            _say_which(last, report.run, wish.resume)
         told[:] = [report]
         meter.show(report.asked + report.skipped, report.failed, skipped=report.skipped)
 
@@ -123,7 +128,7 @@ async def _refresh(connection: Connection, store: Store, wish: _Wish, told: list
         with Meter(total) as meter:
             options: dict[str, Any] = {
                 "run": wish.run,
-                "resume": wish.resume,
+                "resume": wish.resume is not False,
                 "limit": wish.limit,
                 "patience": wish.patience,
                 "on_commit": note,
@@ -135,6 +140,16 @@ async def _refresh(connection: Connection, store: Store, wish: _Wish, told: list
                 return await refresh_users(api, keys, store, **options)
     finally:
         await store.aclose()
+
+
+def _say_which(last: Run | None, run: Run, resume: bool | None) -> None:
+    """Say which run this is where one may think that it is another."""
+    if resume is False or (last is not None and last.number == run.number):
+        return
+    if last is not None and last.finished_at is None:
+        say(f"the run {last.name} was begun with other users, and is left unfinished; this is a new one, {run.name}")
+    elif resume:
+        say(f"there is no unfinished run to go on with; this is a new one, {run.name}")
 
 
 def _check_that_workers_can(connection: Connection) -> None:

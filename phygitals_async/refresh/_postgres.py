@@ -127,11 +127,12 @@ class PostgresStore:
     run holds a connection, and the store as long as that: where it is lost, the run ends and can be gone on with.
 
     Args:
-        address: Such as `postgresql://user:password@host:5432/database`. It is shown nowhere.
+        address: Such as `postgresql://user:password@host:5432/database`. Errors show its host and database alone.
         schema: Where the tables are; another one is another store.
 
     Raises:
-        ConfigurationError: The extra is not installed, or it is used with another event loop than asyncio's.
+        ConfigurationError: The extra is not installed, the address is none, or it is used with another event loop than
+            asyncio's.
         StoreError: The database cannot be reached; said when it is first used.
     """
 

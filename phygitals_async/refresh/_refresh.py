@@ -17,7 +17,7 @@ from phygitals_async.errors import InvalidArgumentError
 from phygitals_async.refresh._report import RefreshReport
 from phygitals_async.refresh._run import Job
 from phygitals_async.refresh._sources import UserIds, check_ids, fingerprint, groups
-from phygitals_async.refresh._store import Part, Run, Store
+from phygitals_async.refresh._store import Part, Run, Store, can_be_named
 
 if TYPE_CHECKING:
     from phygitals_async.refresh._dask import DaskWorkers
@@ -80,13 +80,16 @@ async def refresh(
     Raises:
         ConfigurationError: `limit` or a time is not what it should be, the extra is missing, there is no scheduler at
             the address, or a worker has no key.
-        InvalidArgumentError: `user_ids` cannot be read, the store has a later run than the one named, or `api` or
-            `store` cannot go to workers.
+        InvalidArgumentError: `user_ids` cannot be read, `run` is no name, the store has a later run than the one named,
+            or `api` or `store` cannot go to workers.
         StoreBusy: Another run is under way on the store.
         StoreError: The store failed, or that of the client's budget; what was committed before is kept, and the run can
             be gone on with.
     """
     check_ids(user_ids)
+    if run is not None and not can_be_named(run):
+        msg = f"the name of a run must be a text of at least one character, not {run!r}"
+        raise InvalidArgumentError(msg)
     options: dict[str, Any] = {"limit": limit, "deadline": deadline, "patience": patience}
     if on is None and rate is not None:
         msg = "rate= is that of the workers which on= names: give the client its own"

@@ -9,6 +9,7 @@ from typing import Final, Protocol, Self, TypeVar
 from attrs import evolve, frozen
 
 from phygitals_async._calls.journal import Journal
+from phygitals_async._checks import has_surrogate
 from phygitals_async.models.fields import Instant
 
 # Seconds. What is reserved of a budget further ahead than this was reserved before the clock was set back.
@@ -234,6 +235,11 @@ class Store(Journal, Protocol):
     async def aclose(self) -> None:
         """Close the store; again, it does nothing."""
         ...
+
+
+def can_be_named(name: object) -> bool:
+    """Whether a run or a budget can have a name in every store."""
+    return isinstance(name, str) and bool(name) and "\0" not in name and not has_surrogate(name)
 
 
 def next_free(reserved_until: float, now: float) -> float:

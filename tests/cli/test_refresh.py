@@ -105,6 +105,42 @@ def test_other_ids_do_not_finish_a_run(server: Server, ids: str, store: str, tmp
     another = server.run("refresh", "--ids", str(tmp_path / "one.txt"), "--store", store, "--json")
     document = json.loads(another.stdout)
     assert (document["number"], document["asked"], server.seen) == (2, 1, ["GET /inventory/ann"])
+    first, told, *_ = another.stderr.splitlines()[0].removeprefix("phygitals: the run ").partition(" was begun with ")
+    assert first.endswith("-1")
+    assert another.stderr.splitlines()[0].endswith(
+        f"{told}other users, and is left unfinished; this is a new one, {document['name']}"
+    )
+
+
+def test_resuming_where_there_is_nothing_to_resume(server: Server, ids: str, store: str) -> None:
+    """It begins a new run, as it does without the option, and says so."""
+    command = ["refresh", "--ids", ids, "--store", store]
+    for more, says in (([], False), (["--resume"], True), (["--new"], False), (["--run", "a", "--resume"], False)):
+        result = server.run(*command, *more)
+        assert result.exit_code == Exit.DONE
+        assert ("there is no unfinished run to go on with; this is a new one, " in result.stderr) == says
+
+
+@pytest.mark.parametrize("name", ["", "a\0b"])
+def test_a_run_that_cannot_be_named_so(server: Server, ids: str, store: str, name: str) -> None:
+    """It could not be found again."""
+    result = server.run("refresh", "--ids", ids, "--store", store, "--run", name)
+    assert result.exit_code == Exit.USAGE
+    assert "the name of a run must be a text of at least one character" in result.stderr
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    "address", ["sqlite:///x.db", "mysql://me:secret@localhost/db", "postgresql://u:ge/secret@h/d"]
+)
+def test_an_address_of_no_store(server: Server, ids: str, address: str) -> None:
+    """It is told in one line, without a password."""
+    for command in (["refresh", "--ids", ids, "--store", address], ["changes", "--store", address]):
+        result = server.run(*command)
+        assert result.exit_code == Exit.USAGE
+        (line,) = result.stderr.splitlines()
+        assert "postgresql://" in line
+        assert "secret" not in line
 
 
 def test_what_changed(server: Server, ids: str, store: str) -> None:

@@ -723,6 +723,15 @@ async def test_what_makes_clients_is_for_a_cluster() -> None:
     assert await store.runs() == []
 
 
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800", 5, b"monday"])
+async def test_a_name_that_no_run_can_have(name: Any) -> None:
+    """It is refused before anybody is asked."""
+    world = World("a")
+    with pytest.raises(InvalidArgumentError, match="the name of a run"):
+        await refresh(world.api, ["a"], world.store, run=name)
+    assert world.asked == []
+
+
 # Where ids come from
 
 

@@ -135,7 +135,8 @@ async def _refresh(connection: Connection, store: Store, wish: _Wish, told: list
             }
             if wish.on is not None:
                 options |= {"on": wish.on, "deadline": connection.deadline, "rate": wish.rate}
-                return await refresh_users(PhygitalsClient, keys, store, **options)
+                with connection.told():
+                    return await refresh_users(PhygitalsClient, keys, store, **options)
             async with connection.open_async(rate=None if wish.rate is None else Budget(store, wish.rate)) as api:
                 return await refresh_users(api, keys, store, **options)
     finally:

@@ -68,8 +68,8 @@ async def refresh(
         limit: The most lookups in flight, as in `stream_inventories`.
         deadline: Seconds for each lookup from its turn on; by default the client's.
         patience: Seconds that one outage, or a limit, may last; 0 to wait for none.
-        on_commit: Is called after each commit with the report so far, with `on` after each part; what it raises ends
-            the run.
+        on_commit: Is called after each commit with the report so far, with `on` after each part, and
+            once a second while there are new ones; what it raises ends the run.
         on: A `distributed.Client`, or the address of a Dask scheduler, such as "tcp://host:8786": the ids are cut into
             parts, of 256 users at first and 4,096 at most, and the workers look them up, each with a client and a store
             of its own. `limit` is then that of a part; a worker does as many at once as it has threads. It needs the

@@ -37,6 +37,8 @@ from phygitals_async.refresh._store import Run, Store, plus
 
 # Seconds between two looks at how far the workers are, and whether there are any.
 _LOOK: Final = 1.0
+# Seconds without workers until it is told: what a client knows of them may be two seconds old.
+_ALONE: Final = 5.0
 # So many parts are in hand for each thread of the workers: one that is looked up, and one that waits for it.
 _PARTS_PER_THREAD: Final = 2
 # Most of it has no types.
@@ -148,6 +150,7 @@ class _Parts:
         self._before = self._told = run.done
         # Since when there are no workers, in the loop's seconds.
         self._alone_since: float | None = None
+        self._is_alone_told = False
         self._in_hand: set[Any] = set()
         self._completed = _dask.as_completed(loop=cluster.loop)
         self.report = RefreshReport(run)
@@ -204,8 +207,11 @@ class _Parts:
         address = self._cluster.scheduler.address
         if self._alone_since is None:
             self._alone_since = now
+        alone = now - self._alone_since
+        if alone >= _ALONE and not self._is_alone_told:
+            self._is_alone_told = True
             logger.error("the cluster at %s has no workers: waiting %g s for some", address, self._patience)
-        if now - self._alone_since >= self._patience and self.report.stopped_by is None:
+        if alone >= max(_ALONE, self._patience) and self.report.stopped_by is None:
             stopped = NotAttempted(f"the cluster at {address} has no workers")
             self.report = evolve(self.report, stopped_by=stopped)
             await self._cluster.cancel(list(self._in_hand), force=True)

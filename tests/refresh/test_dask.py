@@ -225,6 +225,7 @@ async def test_a_cluster_without_workers(
 ) -> None:
     """It is told of, waited for, and ends the run, which can be gone on with."""
     monkeypatch.setattr("phygitals_async.refresh._dask._LOOK", 0.01)
+    monkeypatch.setattr("phygitals_async.refresh._dask._ALONE", 0.04)
     new_world(100)
     async with cluster(0) as workers, SqliteStore(path) as store:
         report = await refresh(client, IDS, store, on=workers.scheduler_address, patience=0.05)

@@ -24,26 +24,32 @@ _STDERR: Final = 2
 def run_until_interrupted(work: Coroutine[Any, Any, T], farewell: str) -> T:
     """Run a coroutine in an event loop of its own.
 
-    The first SIGINT or SIGTERM cancels it, the second is ignored, and the third ends the process. After the first, and
-    the end of the coroutine, they stay ignored.
+    The first SIGINT or SIGTERM cancels it, the second is ignored, and the third ends the process. So does the second
+    where the event loop has not heard the first yet, such as where it waits for a line from a terminal. After the
+    first, and the end of the coroutine, they stay ignored.
 
     Args:
         work: The coroutine.
-        farewell: What the third writes to stderr.
+        farewell: What is written to stderr where the process ends so.
 
     Raises:
         KeyboardInterrupt: It was cancelled by a signal, and has ended.
     """
     came: list[int] = []
+    heard: list[bool] = []
 
     async def run() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
 
+        def cancel() -> None:
+            heard.append(True)
+            task.cancel()
+
         def handle(number: int, _: FrameType | None) -> None:
             came.append(number)
             if len(came) == 1:
-                loop.call_soon_threadsafe(task.cancel)
-            elif len(came) == _IMPATIENT:
+                loop.call_soon_threadsafe(cancel)
+            elif len(came) == _IMPATIENT or not heard:
                 os.write(_STDERR, f"\n{farewell}\n".encode())
                 os._exit(Exit.INTERRUPTED)
 

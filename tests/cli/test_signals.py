@@ -40,18 +40,29 @@ def test_the_first_cancels_and_the_others_wait_for_the_end(number: int) -> None:
     signal.raise_signal(number)
 
 
-def test_the_third_ends_the_process(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_third_ends_the_process_or_the_second_that_nobody_hears(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Whatever it is doing: nobody has to kill it."""
 
     def leave(status: int) -> NoReturn:
         raise SystemExit(status)
 
-    async def work() -> None:
-        for _ in range(3):
+    async def heard() -> None:
+        signal.raise_signal(signal.SIGINT)
+        try:
+            await asyncio.sleep(60)
+        finally:
             signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+
+    async def unheard() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(os, "_exit", leave)
-    with pytest.raises(SystemExit) as ended:
-        run_until_interrupted(work(), "phygitals: farewell")
-    assert ended.value.code == Exit.INTERRUPTED
-    assert capfd.readouterr().err == "\nphygitals: farewell\n"
+    for work in (heard, unheard):
+        with pytest.raises(SystemExit) as ended:
+            run_until_interrupted(work(), "phygitals: farewell")
+        assert ended.value.code == Exit.INTERRUPTED
+        assert capfd.readouterr().err == "\nphygitals: farewell\n"

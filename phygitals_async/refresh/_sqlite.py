@@ -99,7 +99,7 @@ class SqliteStore:
     A thread of its own does all the reading and writing. Beside the file there are two of SQLite's own while it is
     open, and one named `.lock` that a run holds. Other processes may read while a run writes. What was committed
     survives the end of the process, however sudden. A power cut may take the last commits of a run back, which are done
-    again, and no entry of the journal.
+    again, and no entry of the journal. Where nothing can be written, a store can be read that was closed.
 
     Args:
         path: Of the file, which is made where there is none. Its folder must be there. A symbolic link is followed; a

@@ -11,7 +11,7 @@ import click
 from phygitals_async.cli._client import Connection, connects
 from phygitals_async.cli._endings import Ending, Exit, say
 from phygitals_async.cli._errors import status_of
-from phygitals_async.cli._ids import ids_option, read_ids
+from phygitals_async.cli._ids import count_ids, ids_option, read_ids
 from phygitals_async.cli._output import Lines, json_option, moment, print_json, print_table, usd
 from phygitals_async.cli._progress import Meter
 from phygitals_async.errors import AuthenticationError, PhygitalsError, PurchasePending
@@ -70,7 +70,7 @@ def inventory(
         with connection.open(rate=rate) as api:
             _show_items(api.get_inventory(user_ids[0]))
         return Exit.DONE
-    total, keys = (len(user_ids), iter(user_ids)) if file is None else read_ids(file)
+    total, keys = (len(user_ids), iter(user_ids)) if file is None else (count_ids(file), read_ids(file))
     return _show_many(connection, total, keys, limit=limit, rate=rate, as_json=as_json)
 
 

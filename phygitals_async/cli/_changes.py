@@ -31,11 +31,14 @@ def changes(place: str, since: str | None, after: int, follow: bool, as_json: bo
 
     With --json each change is a line, with the card before and after; its number is what --after takes.
     """
-    import asyncio
+    from phygitals_async.cli._signals import run_until_interrupted
 
     last = [after]
+    again = go_on_with(*click.get_current_context().obj)
     try:
-        asyncio.run(_tell(place, since, last, follow=follow, as_json=as_json))
+        run_until_interrupted(
+            _tell(place, since, last, follow=follow, as_json=as_json), f"phygitals: interrupted; run again: {again}"
+        )
     except KeyboardInterrupt:
         msg = f"interrupted; go on with: {go_on_with(*_after(click.get_current_context().obj, last[0]))}"
         raise Ending(msg, Exit.INTERRUPTED) from None

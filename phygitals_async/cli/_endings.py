@@ -14,6 +14,8 @@ import click
 
 # What writing to a stream comes to that takes no more, whatever it is.
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+# Of the URL of a database, before the host or among the options.
+_PASSWORD: Final = re.compile(r"(://[^:@/]*:).*(?=@)|([?&](?:ssl)?password=)[^&]*")
 
 
 class Exit(enum.IntEnum):
@@ -68,5 +70,5 @@ def go_on_with(*arguments: str) -> str:
     """Return a command as one would type it; without arguments, the one that is running."""
     words = arguments or click.get_current_context().obj
     # Of the URL of a database; what is told on stderr ends up in logs.
-    shown = (re.sub(r"(://[^:@/]*:).*@", r"\1***@", word) for word in words)
+    shown = (_PASSWORD.sub(r"\1\2***", word) for word in words)
     return shlex.join(("phygitals", *shown))

@@ -265,6 +265,10 @@ def test_ctrl_c_ends_with_the_command_to_go_on_with(server: Server) -> None:
 def test_the_command_to_go_on_with_shows_no_password() -> None:
     """That of a database is left out: what is on stderr ends up in logs."""
     url = "postgresql://me:pass/w@rd@db.example.com/users"
+    among = "postgresql://db.example.com/users?user=me&password=pass/w@rd&sslmode=require"
+    assert go_on_with("--store", among) == (
+        "phygitals --store 'postgresql://db.example.com/users?user=me&password=***&sslmode=require'"
+    )
     shown = go_on_with("refresh", "--store", url, f"--store={url}", "a b")
     assert shown == (
         "phygitals refresh --store 'postgresql://me:***@db.example.com/users' "

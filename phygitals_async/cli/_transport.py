@@ -11,7 +11,6 @@ from phygitals_async.cli._endings import say
 from phygitals_async.observer import logger
 from phygitals_async.transport import Request, Response, Transport
 from phygitals_async.wrapping import Wrapper
-from phygitals_transports import AiohttpTransport
 
 if TYPE_CHECKING:
     from phygitals_async.refresh import Store
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 
 def transport() -> Transport:
     """Return a transport that uses the proxies of the environment, as programs of the command line do."""
+    from phygitals_transports import AiohttpTransport
+
     return AiohttpTransport(trust_env=True)
 
 

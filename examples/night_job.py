@@ -66,6 +66,15 @@ async def phygitals(url: str, *arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(sys.executable, "-m", "phygitals_async", *arguments, env=variables)
 
 
+def typed() -> str:
+    """Return how the command is called here: it is installed beside Python, and need not be on the PATH."""
+    beside = Path(sys.executable).with_name("phygitals")
+    if not beside.exists():
+        return shlex.join((sys.executable, "-m", "phygitals_async"))
+    here = Path.cwd()
+    return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
+
+
 async def finish(process: asyncio.subprocess.Process) -> None:
     """Wait for a command that must succeed."""
     if status := await process.wait():
@@ -98,8 +107,8 @@ async def main(folder: Path) -> None:
         await finish(await phygitals(url, "export", "--store", store, "--format", "csv", "--output", f"{store}.csv"))
     print(f"""
 What is left is in {folder}: a store, a report to open in a browser, a table of all items. Try next:
-  phygitals changes --store {store} --since monday
-  phygitals sandbox --users 100    # and the commands of docs/cli.md against it""")
+  {typed()} changes --store {store} --since monday
+  {typed()} sandbox --users 100    # and the commands of docs/cli.md against it""")
 
 
 if __name__ == "__main__":

@@ -193,9 +193,9 @@ async def _refresh(url: str, location: str, users: str, commit: str, run: str, o
     _run._COMMIT_USERS = int(commit)  # type: ignore[misc]
     async with open_store(location) as store:
         if on:
-            from phygitals_async.refresh import _dask
+            from phygitals_async.refresh import _dask_parts
 
-            _dask._PART_USERS = int(part)  # type: ignore[misc]
+            _dask_parts._FIRST_PART_USERS = _dask_parts._MOST_PART_USERS = int(part)  # type: ignore[misc]
             report = await refresh(PhygitalsClient, ids(int(users)), store, run=run, on=on)
         else:
             async with PhygitalsClient(api_key="sandbox-test", base_url=url) as api:

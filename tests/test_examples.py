@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,11 @@ def test_the_night_job_is_killed_and_loses_nobody() -> None:
     assert changed is not None
     folder = re.search(r"^What is left is in (\S+):", done.stdout, re.MULTILINE)
     assert folder is not None
+    suggested = re.search(r"^  (.* changes .*)$", done.stdout, re.MULTILINE)
+    assert suggested is not None
+    shown = subprocess.run(shlex.split(suggested[1]), capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert len(shown.stdout.splitlines()) == 1 + 40 + int(changed[1])
     shutil.rmtree(folder[1])
 
 

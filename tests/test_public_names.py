@@ -200,7 +200,7 @@ def _importers(package: str) -> set[tuple[str, str]]:
 def test_the_core_names_a_transport_in_three_places_only() -> None:
     """Each is inside a function that needs it: the client's default, and the command lines."""
     importers = _importers("phygitals_transports")
-    assert {path for path, _ in importers} == {"client.py", "cli/_client.py", "sandbox/__main__.py"}
+    assert {path for path, _ in importers} == {"client.py", "cli/_transport.py", "sandbox/__main__.py"}
     assert ("client.py", "PhygitalsClient.__init__") in importers
     assert all(scope for _, scope in importers)
     assert len(importers) == 3

@@ -141,6 +141,11 @@ class FanOut(Generic[K, V]):
         self._cut_short = False
         self.progress = Progress(self._workers.counts)
 
+    @property
+    def ended_by(self) -> PhygitalsError | None:
+        """The failure by which no further key was attempted: a refused key, or the last one of a long outage."""
+        return self._workers.ended_by
+
     async def __aenter__(self) -> Self:
         if self._entered:
             msg = "a bulk run can be entered only once"

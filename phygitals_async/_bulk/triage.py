@@ -29,6 +29,7 @@ class Triage(Generic[K]):
         again: Keys that are to be looked up again.
         answered: The key that was answered last, if there is one, which shows best whether the server is up again.
         up_again: Is notified when an outage is over, one way or the other.
+        ended_by: Why no further key is attempted, or None.
     """
 
     def __init__(self, run: Run, queues: Queues[K]) -> None:
@@ -39,7 +40,7 @@ class Triage(Generic[K]):
         self.up_again = WaitQueue()
         self._run = run
         self._queues = queues
-        self._ended_by: PhygitalsError | None = None
+        self.ended_by: PhygitalsError | None = None
 
     def number(self) -> int:
         """Return the number of a lookup that starts now."""
@@ -48,10 +49,10 @@ class Triage(Generic[K]):
 
     def is_over_for(self, suspect: Suspect[K]) -> bool:
         """Set out a key that is not attempted any more, and say whether it is one."""
-        if self._ended_by is None:
+        if self.ended_by is None:
             return False
         # One that was to be looked up again has an error of its own.
-        self._queues.put(suspect.key, None, suspect.error or _not_attempted(self._ended_by))
+        self._queues.put(suspect.key, None, suspect.error or _not_attempted(self.ended_by))
         return True
 
     def looked_up(self, suspect: Suspect[K], brought: Any, number: int, lookup: Lookup) -> None:
@@ -98,7 +99,7 @@ class Triage(Generic[K]):
         if not self.outages.suspects or self._run.counts.in_flight:
             return False
         worth_it = self.outages.may_be_hiccup or not self._queues.ended
-        if self.answered and worth_it and self._ended_by is None:
+        if self.answered and worth_it and self.ended_by is None:
             self.outages.begin(now)
             return True
         self._give_up(self.outages.take_all())
@@ -112,7 +113,7 @@ class Triage(Generic[K]):
 
     def end_by(self, error: PhygitalsError) -> None:
         """Attempt no further key."""
-        self._ended_by = self._ended_by or error
+        self.ended_by = self.ended_by or error
         self._run.end()
         self._give_up(self.outages.take_all())
         self.up_again.notify_all()
@@ -125,7 +126,7 @@ class Triage(Generic[K]):
     def _is_set_aside(self, suspect: Suspect[K], lookup: Lookup, error: PhygitalsError, now: float) -> bool:
         """Keep what failed in a way that may pass until it shows whose fault it was, and say whether it is kept."""
         verdict = judge(error, Effect.READS)
-        hopeless = self._ended_by is not None or self.outages.is_hopeless(suspect, now)
+        hopeless = self.ended_by is not None or self.outages.is_hopeless(suspect, now)
         if hopeless or not verdict.may_pass or not lookup.may_repeat or not self._run.patience:
             return False
         self._queues.release()

@@ -76,6 +76,11 @@ class Workers(Generic[K]):
         """Whether leaving now loses outcomes."""
         return bool(self.tasks or self.queues.outcomes)
 
+    @property
+    def ended_by(self) -> PhygitalsError | None:
+        """Return why the run ended before its keys did."""
+        return self._triage.ended_by
+
     def start(self) -> None:
         """Start in the context of the task that runs now: the source is read in it, lookups in fresh copies of it."""
         self.is_entered = True

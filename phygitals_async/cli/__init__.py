@@ -6,9 +6,10 @@ What each command does is in `phygitals COMMAND --help` and in `docs/cli.md` of 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 __all__ = ["main"]
 
@@ -24,9 +25,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         needed = " and ".join(missing)
         sys.stderr.write(f"phygitals: the command line needs {needed}: pip install 'phygitals-async[cli]'\n")
         sys.exit(2)
+    # One that is closed is None, and the next file to be opened would get its number.
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A card's name may have letters that an old terminal has not: better odd than a traceback.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # Both are real files.
     from phygitals_async.cli._app import app
 
-    app.main(arguments, "phygitals")
+    try:
+        app.main(arguments, "phygitals")
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _give_up(stream)
+
+
+def _give_up(stream: TextIO) -> None:
+    """Drop what cannot be written any more: Python would try once again at its end, and complain."""
+    try:
+        stream.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())

@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from phygitals_async.cli._endings import Ending, Exit, go_on_with, say
+from phygitals_async.cli._endings import Ending, Exit, go_on_with, say, written
 from phygitals_async.version import VERSION
 
 # Each command with the module that has it under its name, and what `--help` says of it in one line.
@@ -18,7 +18,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "packs": ("_browse", "List the packs on offer."),
     "inventory": ("_browse", "Show what users own."),
     "refresh": ("_refresh", "Look users up, and keep what they own and what changed."),
-    "changes": ("_refresh", "Tell what the runs found changed."),
+    "changes": ("_changes", "Tell what the runs found changed."),
+    "runs": ("_runs", "List the runs of a store, the last one first."),
     "export": ("_export", "Write what the users of a store own, a row for each item."),
     "report": ("_report", "Write a page with charts of what users own and what changed."),
     "order": ("_browse", "Show where a shipping order stands."),
@@ -61,11 +62,18 @@ class Commands(click.Group):
         ]
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the arguments; `--help` and `--version` are printed here."""
+        with written():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and turn this library's errors into what `main` tells."""
         from phygitals_async.cli._errors import told
 
-        with told():
+        with written(), told():
             return super().invoke(ctx)
 
     def main(  # type: ignore[override]  # It never returns.
@@ -79,7 +87,8 @@ class Commands(click.Group):
             bare.show()
             code = Exit.USAGE
         except click.ClickException as refused:
-            say(_sentence(refused))
+            if sentence := _sentence(refused):
+                say(sentence)
             code = refused.code if isinstance(refused, Ending) else refused.exit_code
         except click.Abort:
             # What click makes of Ctrl-C, after it has ended the line.
@@ -99,7 +108,7 @@ app: Final = Commands(
     help="The Phygitals Partner API on the command line. The key comes from PHYGITALS_API_KEY.",
     epilog=(
         "Exit status: 0 done, 1 something failed, 2 the command cannot be run like this, 3 the key was refused, "
-        "4 interrupted, and the last line says how to go on."
+        "4 interrupted, and the last line says how to go on, 141 nobody read the output any more."
     ),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     no_args_is_help=True,

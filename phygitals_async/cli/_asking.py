@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import click
 
-from phygitals_async import OutcomeUnknown
 from phygitals_async.cli._endings import Ending, Exit, go_on_with, say
+from phygitals_async.errors import OutcomeUnknown
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import click
 
-from phygitals_async import (
-    AuthenticationError,
-    Failed,
-    Found,
-    Inventory,
-    PhygitalsError,
-    PurchasePending,
-    ShippingOrder,
-)
 from phygitals_async.cli._client import Connection, connects
 from phygitals_async.cli._endings import Ending, Exit, say
 from phygitals_async.cli._errors import status_of
-from phygitals_async.cli._ids import ids_option, read_ids
+from phygitals_async.cli._ids import count_ids, ids_option, read_ids
 from phygitals_async.cli._output import Lines, json_option, moment, print_json, print_table, usd
 from phygitals_async.cli._progress import Meter
-from phygitals_async.sync import PhygitalsClient
+from phygitals_async.errors import AuthenticationError, PhygitalsError, PurchasePending
+
+if TYPE_CHECKING:
+    from phygitals_async import Failed, Found, Inventory, ShippingOrder
+    from phygitals_async.sync import PhygitalsClient
 
 
 @click.command()
@@ -74,13 +70,15 @@ def inventory(
         with connection.open(rate=rate) as api:
             _show_items(api.get_inventory(user_ids[0]))
         return Exit.DONE
-    total, keys = (len(user_ids), iter(user_ids)) if file is None else read_ids(file)
+    total, keys = (len(user_ids), iter(user_ids)) if file is None else (count_ids(file), read_ids(file))
     return _show_many(connection, total, keys, limit=limit, rate=rate, as_json=as_json)
 
 
 def _show_many(
     connection: Connection, total: int | None, keys: Iterable[str], *, limit: int, rate: float | None, as_json: bool
 ) -> int:
+    from phygitals_async import Failed
+
     failures = 0
     code = Exit.DONE
     lines = None if as_json else Lines(("user", "items", "USD", "error"), right=("items", "USD"))
@@ -110,6 +108,8 @@ def _tell(user_id: str, error: PhygitalsError, *, first: bool) -> Exit:
 
 
 def _show_outcome(outcome: Found[str, Inventory] | Failed[str], lines: Lines | None) -> None:
+    from phygitals_async import Failed
+
     if lines is None:
         print_json({"user_id": outcome.key, "error": outcome.error} if isinstance(outcome, Failed) else outcome.value)
     elif isinstance(outcome, Failed):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from phygitals_async import OutcomeUnknown, Pack, UserNotFound
 from phygitals_async.cli._asking import ask, sending, yes_option
 from phygitals_async.cli._browse import show_purchase
 from phygitals_async.cli._client import Connection, connects, records
 from phygitals_async.cli._endings import Ending, Exit, say
 from phygitals_async.cli._output import json_option, usd
-from phygitals_async.sync import PhygitalsClient
+from phygitals_async.errors import OutcomeUnknown, UserNotFound
+
+if TYPE_CHECKING:
+    from phygitals_async.models import Pack
+    from phygitals_async.sync import PhygitalsClient
 
 
 @click.command()

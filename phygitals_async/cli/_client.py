@@ -1,26 +1,28 @@
-"""The client that commands use, and the options that set it up."""
+"""The client that commands use, and the options that set it up.
+
+As in every module with a command, what takes long to load is loaded by the functions that need it: help, completion and
+what is misspelt do without.
+"""
 
 from __future__ import annotations
 
 import functools
-import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 from attrs import evolve, frozen
 
-from phygitals_async import PhygitalsClient as AsyncClient
-from phygitals_async import Request, Response, Transport
-from phygitals_async.cli._endings import go_on_with, say
+from phygitals_async.cli._endings import go_on_with
 from phygitals_async.cli._stores import journal_option
-from phygitals_async.config import Settings, resolve_settings
-from phygitals_async.observer import logger
-from phygitals_async.refresh import Budget, Store, open_store
-from phygitals_async.sync import PhygitalsClient
-from phygitals_async.wrapping import Wrapper
+
+if TYPE_CHECKING:
+    from phygitals_async import PhygitalsClient as AsyncClient
+    from phygitals_async.config import Settings
+    from phygitals_async.refresh import Budget
+    from phygitals_async.sync import PhygitalsClient
 
 
 @frozen
@@ -53,6 +55,8 @@ class Connection:
                 "no API key: set PHYGITALS_API_KEY. (phygitals sandbox serves an API that needs none of the vendor's.)"
             )
             raise click.UsageError(msg)
+        from phygitals_async.config import resolve_settings
+
         return resolve_settings(None, self.environment, self.base_url, "/api/v1")
 
     def command(self, name: str, *arguments: str, **options: str | None) -> str:
@@ -83,78 +87,30 @@ class Connection:
     @contextmanager
     def open(self, *, rate: float | None = None) -> Iterator[PhygitalsClient]:
         """Give a client while the block runs, which sends at most `rate` requests per second."""
-        journal = None if self.journal is None else open_store(self.journal)
-        sends = transport() if journal is None else _ClosingToo(transport(), journal)
-        with self.told(), PhygitalsClient(sends, **self.arguments(), rate=rate, journal=journal) as api:
+        arguments = self.arguments()
+        from phygitals_async.cli._transport import recorded, transport
+        from phygitals_async.sync import PhygitalsClient
+
+        sends, journal = (transport(), None) if self.journal is None else recorded(transport(), self.journal)
+        with self.told(), PhygitalsClient(sends, **arguments, rate=rate, journal=journal) as api:
             yield api
 
     @asynccontextmanager
     async def open_async(self, *, rate: Budget | None = None) -> AsyncIterator[AsyncClient]:
         """Give an async client while the block runs, which shares a rate if there is one."""
+        arguments = self.arguments()
+        from phygitals_async import PhygitalsClient
+        from phygitals_async.cli._transport import transport
+
         with self.told():
-            async with AsyncClient(transport(), **self.arguments(), rate=rate) as api:
+            async with PhygitalsClient(transport(), **arguments, rate=rate) as api:
                 yield api
 
-    @contextmanager
-    def told(self) -> Iterator[None]:
+    def told(self) -> AbstractContextManager[None]:
         """Let the library's log lines go to stderr while the block runs: errors, or all of them."""
-        handler = _Saying(logging.DEBUG if self.verbose else logging.ERROR)
-        level = logger.level
-        logger.addHandler(handler)
-        if self.verbose:
-            logger.setLevel(logging.DEBUG)
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
-            logger.setLevel(level)
+        from phygitals_async.cli._transport import logged
 
-
-class _Saying(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        """Say it in one line, without a traceback."""
-        say(record.getMessage())
-
-
-class Remembering(Wrapper):
-    """Remembers the last answer: a status that is an error brings a header along too.
-
-    Attributes:
-        last: The last answer, or None.
-    """
-
-    last: Response | None = None
-
-    async def send(self, request: Request) -> Response:
-        """Send `request` once; see `phygitals_async.Transport`."""
-        self.last = await self._inner.send(request)
-        return self.last
-
-
-class _ClosingToo(Wrapper):
-    """Closes a store with the transport, in the event loop that both belong to."""
-
-    def __init__(self, inner: Transport, store: Store) -> None:
-        super().__init__(inner)
-        self._store = store
-
-    async def send(self, request: Request) -> Response:
-        """Send `request` once; see `phygitals_async.Transport`."""
-        return await self._inner.send(request)
-
-    async def aclose(self) -> None:
-        """Close both."""
-        try:
-            await super().aclose()
-        finally:
-            await self._store.aclose()
-
-
-def transport() -> Transport:
-    """Return a transport that uses the proxies of the environment, as programs of the command line do."""
-    from phygitals_transports import AiohttpTransport
-
-    return AiohttpTransport(trust_env=True)
+        return logged(verbose=self.verbose)
 
 
 def connects(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -16,24 +16,30 @@ ids_option = click.option(
 )
 
 
-def read_ids(file: str) -> tuple[int | None, Iterator[str]]:
-    """Return how many ids a file has, which is unknown of a stream, and the ids, read as they are needed."""
+def can_be_read_twice(file: str) -> bool:
+    """Whether a file is one: no stdin, and no pipe."""
+    return file != "-" and Path(file).is_file()
+
+
+def count_ids(file: str) -> int | None:
+    """Return how many ids a file has, which is unknown of what can be read only once.
+
+    Raises:
+        InvalidArgumentError: It has none, or is no text in UTF-8.
+    """
+    return sum(1 for _ in read_ids(file)) if can_be_read_twice(file) else None
+
+
+def read_ids(file: str) -> Iterator[str]:
+    """Yield the ids of a file, as they are needed.
+
+    Raises:
+        InvalidArgumentError: It has none, or is no text in UTF-8.
+    """
+    from phygitals_async.refresh._sources import lines
+
     if file == "-":
-        return None, _ids(sys.stdin.buffer)
-    with Path(file).open("rb") as lines:
-        total = sum(1 for _ in _ids(lines))
-
-    def read() -> Iterator[str]:
-        with Path(file).open("rb") as lines:
-            yield from _ids(lines)
-
-    return total, read()
-
-
-def _ids(lines: Iterable[bytes]) -> Iterator[str]:
-    try:
-        # Editors on Windows begin a file with a mark.
-        yield from filter(None, (line.decode("utf-8-sig").rstrip("\r\n") for line in lines))
-    except UnicodeDecodeError:
-        msg = "the user ids are not UTF-8 text."
-        raise click.UsageError(msg) from None
+        yield from lines(sys.stdin.buffer)
+        return
+    with Path(file).open("rb") as opened:
+        yield from lines(opened)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from phygitals_async import PhygitalsConverter, build_converter
 from phygitals_async.cli._endings import plain
+
+if TYPE_CHECKING:
+    from phygitals_async import PhygitalsConverter
 
 # The most rows of one table of a stream.
 _TABLE: Final = 500
@@ -42,24 +45,17 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Collection[str] = ()) -> None:
-    """Print rows under the names of their columns, those in `right` flush right."""
+    """Print rows under the names of their columns, those in `right` flush right, in the width of the terminal."""
+    columns = [plain(name) for name in columns]
     texts = [[plain(cell) for cell in row] for row in rows]
     if not on_terminal():
         for row in (columns, *texts):
             click.echo("\t".join(row))
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from phygitals_async.cli._table import draw
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        # An id in two pieces cannot be copied.
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=name == "id")
-    for row in texts:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+    for line in draw(columns, texts, shutil.get_terminal_size().columns, right):
+        click.echo(line)
 
 
 class Lines:
@@ -97,4 +93,6 @@ class Lines:
 
 @functools.cache
 def _converter() -> PhygitalsConverter:
+    from phygitals_async import build_converter
+
     return build_converter()

@@ -23,6 +23,8 @@ _EVERY_ON_TERMINAL: Final = 0.1
 class Meter:
     """Shows counts with the total, the rate and the time left, while its block runs and once at its end.
 
+    Where an exception ends it before anything is done, there is nothing to show.
+
     Args:
         total: How many there are, or None where nobody knows.
         clock: Gives seconds.
@@ -48,6 +50,8 @@ class Meter:
         if self._bar is not None:
             self._bar.stop()
         done, failed, skipped, _ = self._counts
+        if exc_type is not None and not done:
+            return
         seconds = self._clock() - self._began
         say(f"{_of(done, self._total)} in {_time(seconds)}{_failed(failed)}, {_rate(done - skipped, seconds)}")
 
@@ -102,7 +106,7 @@ def _bar(total: int | None) -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (BarColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(), TextColumn("{task.description}", markup=False))
     # What is printed meanwhile goes above the bar, but not from a file to a terminal.
     bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=on_terminal())
     bar.add_task("", total=total)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,8 +11,9 @@ from phygitals_async.cli._client import Connection, connects
 from phygitals_async.cli._endings import Exit, say
 from phygitals_async.cli._output import json_option, moment, print_json, print_table
 from phygitals_async.cli._stores import existing_store, journal_option
-from phygitals_async.journal import Finding, Journal, Verdict, settle
-from phygitals_async.journal import reconcile as look_up
+
+if TYPE_CHECKING:
+    from phygitals_async.journal import Finding, Journal
 
 
 @click.command()
@@ -39,6 +40,8 @@ def reconcile(
     if both:
         msg = f"{both[0]} cannot have happened and not have happened."
         raise click.UsageError(msg)
+    import asyncio
+
     findings, settled = asyncio.run(_reconcile(connection, journal, known, settles=settles))
     missing = sorted(set(known) - {finding.entry.id for finding in findings})
     if missing:
@@ -51,6 +54,8 @@ def reconcile(
 async def _reconcile(
     connection: Connection, place: str, known: Mapping[str, bool], *, settles: bool
 ) -> tuple[Sequence[Finding], Collection[str]]:
+    from phygitals_async.journal import reconcile as look_up
+
     store = existing_store(place)
     try:
         async with connection.open_async() as api:
@@ -66,6 +71,8 @@ async def _settle(
     store: Journal, findings: Sequence[Finding], known: Mapping[str, bool], *, settles: bool
 ) -> Collection[str]:
     """Close the calls that are decided, and return their ids. What somebody knows wins."""
+    from phygitals_async.journal import Verdict, settle
+
     settled = []
     for finding in findings:
         entry = finding.entry
@@ -80,6 +87,8 @@ async def _settle(
 
 
 def _is_undecided(finding: Finding) -> bool:
+    from phygitals_async.journal import Verdict
+
     return finding.verdict is Verdict.UNDECIDED
 
 

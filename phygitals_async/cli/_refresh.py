@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from attrs import asdict, frozen
 
-from phygitals_async import AuthenticationError, PhygitalsClient, StoreError
 from phygitals_async.cli._client import Connection, connects
 from phygitals_async.cli._endings import Ending, Exit, go_on_with, say
-from phygitals_async.cli._ids import ids_option, read_ids
-from phygitals_async.cli._output import Lines, json_option, moment, print_json, print_table, usd
+from phygitals_async.cli._ids import can_be_read_twice, count_ids, ids_option, read_ids
+from phygitals_async.cli._output import json_option, print_json, print_table
 from phygitals_async.cli._progress import Meter
-from phygitals_async.cli._stores import existing_store, store_option
-from phygitals_async.refresh import Budget, Change, RefreshReport, Store, open_store, read_changes
-from phygitals_async.refresh import refresh as refresh_users
+from phygitals_async.cli._stores import store_option
+from phygitals_async.errors import AuthenticationError, StoreError, StoreFull, StoreUnavailable
 
-# Seconds between two looks at a store that is followed.
-_LOOK: Final = 1.0
+if TYPE_CHECKING:
+    from phygitals_async.refresh import RefreshReport, Run, Store
 
 
 @frozen
@@ -30,7 +28,7 @@ class _Wish:
     Attributes:
         file: Where the ids are; None for the users the store knows.
         run: The name of the run, or None.
-        resume: Whether to go on with a run that has not finished.
+        resume: Whether to go on with a run that has not finished; None for the usual, which is to do so.
         limit: The most lookups in flight.
         rate: The most requests per second, or None.
         patience: Seconds that an outage may last.
@@ -39,7 +37,7 @@ class _Wish:
 
     file: str | None
     run: str | None
-    resume: bool
+    resume: bool | None
     limit: int
     rate: float | None
     patience: float
@@ -51,7 +49,9 @@ class _Wish:
 @store_option
 @click.option("--run", help="A name for the run; one that is there already is gone on with.")
 @click.option(
-    "--resume/--new", default=True, show_default=True, help="Go on with a run that has not finished, or begin another."
+    "--resume/--new",
+    default=None,
+    help="Go on with a run of these users that has not finished, as is usual, or begin another.",
 )
 @click.option("--limit", type=click.IntRange(min=1), default=64, show_default=True, help="The most lookups in flight.")
 @click.option(
@@ -75,35 +75,55 @@ def refresh(connection: Connection, place: str, as_json: bool, **wish: Any) -> i
     Without --ids it asks for the users that the store knows. However a run ends, the same command goes on with it:
     nobody is asked twice, and nothing is told twice.
     """
-    again = go_on_with(*(argument for argument in click.get_current_context().obj if argument != "--new"))
+    kept = f"what was committed is kept, go on with: {_again()}"
     told: list[RefreshReport] = []
     wanted = _Wish(**wish)
     if wanted.on is not None:
         _check_that_workers_can(connection)
+    from phygitals_async.cli._signals import run_until_interrupted
+    from phygitals_async.refresh import open_store
+
     try:
-        report = asyncio.run(_refresh(connection, open_store(place), wanted, told))
+        report = run_until_interrupted(
+            _refresh(connection, open_store(place), wanted, told), f"phygitals: interrupted; {kept}"
+        )
     except KeyboardInterrupt:
-        msg = f"interrupted, and what was answered is kept; go on with: {again}"
+        msg = f"interrupted; {kept}"
         raise Ending(msg, Exit.INTERRUPTED) from None
     except StoreError as error:
-        if not told:
+        if not told and not isinstance(error, StoreFull | StoreUnavailable):
+            # It is no store that a run could be gone on with, or another run has it.
             raise
-        msg = f"{error}; what was committed is kept, go on with: {again}"
+        msg = f"{error}; {kept}"
         raise Ending(msg, Exit.INTERRUPTED) from None
     _show(report, as_json=as_json)
     if report.stopped_by is not None:
         is_key = isinstance(report.stopped_by, AuthenticationError)
-        msg = f"{report.stopped_by}; go on with: {again}"
+        msg = f"{report.stopped_by}; {kept}"
         raise Ending(msg, Exit.KEY_REFUSED if is_key else Exit.INTERRUPTED)
     for failure in report.failures[:1]:
         say(f"{failure.key}: {failure.error}")
+        by_name = () if wanted.run else ("--run", report.run.name)
+        say(f"{report.failed:,} failed; ask for them again with: {_again(*by_name)}")
     return Exit.FAILED if report.failed else Exit.DONE
 
 
+def _again(*more: str) -> str:
+    """Return the command that goes on."""
+    return go_on_with(*(argument for argument in click.get_current_context().obj if argument != "--new"), *more)
+
+
 async def _refresh(connection: Connection, store: Store, wish: _Wish, told: list[RefreshReport]) -> RefreshReport:
+    from phygitals_async import PhygitalsClient
+    from phygitals_async.refresh import Budget
+    from phygitals_async.refresh import refresh as refresh_users
+
     total, keys = await _whom(store, wish.file)
+    last = next(iter(await store.runs(1)), None)
 
     def note(report: RefreshReport) -> None:
+        if not told and wish.run is None:
+            _say_which(last, report.run, wish.resume)
         told[:] = [report]
         meter.show(report.asked + report.skipped, report.failed, skipped=report.skipped)
 
@@ -111,18 +131,29 @@ async def _refresh(connection: Connection, store: Store, wish: _Wish, told: list
         with Meter(total) as meter:
             options: dict[str, Any] = {
                 "run": wish.run,
-                "resume": wish.resume,
+                "resume": wish.resume is not False,
                 "limit": wish.limit,
                 "patience": wish.patience,
                 "on_commit": note,
             }
             if wish.on is not None:
                 options |= {"on": wish.on, "deadline": connection.deadline, "rate": wish.rate}
-                return await refresh_users(PhygitalsClient, keys, store, **options)
+                with connection.told():
+                    return await refresh_users(PhygitalsClient, keys, store, **options)
             async with connection.open_async(rate=None if wish.rate is None else Budget(store, wish.rate)) as api:
                 return await refresh_users(api, keys, store, **options)
     finally:
         await store.aclose()
+
+
+def _say_which(last: Run | None, run: Run, resume: bool | None) -> None:
+    """Say which run this is where one may think that it is another."""
+    if resume is False or (last is not None and last.number == run.number):
+        return
+    if last is not None and last.finished_at is None:
+        say(f"the run {last.name} was begun with other users, and is left unfinished; this is a new one, {run.name}")
+    elif resume:
+        say(f"there is no unfinished run to go on with; this is a new one, {run.name}")
 
 
 def _check_that_workers_can(connection: Connection) -> None:
@@ -141,14 +172,14 @@ def _check_that_workers_can(connection: Connection) -> None:
             raise click.UsageError(msg)
 
 
-async def _whom(store: Store, file: str | None) -> tuple[int | None, Iterable[str] | None]:
+async def _whom(store: Store, file: str | None) -> tuple[int | None, Iterator[str] | Path | None]:
     if file is not None:
-        return read_ids(file)
-    if not await store.user_page("", 1):
+        return count_ids(file), Path(file) if can_be_read_twice(file) else read_ids(file)
+    if not (users := await store.user_count()):
         await store.aclose()
         msg = "the store knows no users yet: name a file with their ids by --ids."
         raise click.UsageError(msg)
-    return None, None
+    return users, None
 
 
 def _show(report: RefreshReport, *, as_json: bool) -> None:
@@ -157,7 +188,8 @@ def _show(report: RefreshReport, *, as_json: bool) -> None:
         facts = {name: value for name, value in asdict(report.run, recurse=False).items() if name != "failed"}
         stopped = report.stopped_by
         counts = {"asked": report.asked, "skipped": report.skipped, "failed": report.failed}
-        print_json({**facts, **counts, "resumable": report.resumable, "stopped_by": stopped})
+        failures = [{"user_id": failure.key, "error": failure.error} for failure in report.failures]
+        print_json({**facts, **counts, "failures": failures, "resumable": report.resumable, "stopped_by": stopped})
         return
     run = report.run
     rows: list[tuple[str, object]] = [
@@ -170,56 +202,3 @@ def _show(report: RefreshReport, *, as_json: bool) -> None:
         ("failed", f"{report.failed:,}"),
     ]
     print_table(("run", run.name), rows, right=(run.name,))
-
-
-@click.command()
-@store_option
-@click.option("--since", metavar="RUN", help="Only what later runs found.")
-@click.option("--after", type=click.IntRange(min=0), default=0, metavar="NUMBER", help="Only what comes after it.")
-@click.option("--follow", is_flag=True, help="Go on when there is more, until Ctrl-C.")
-@json_option
-def changes(place: str, since: str | None, after: int, follow: bool, as_json: bool) -> None:
-    """Tell what the runs found changed.
-
-    With --json each change is a line, with the card before and after; its number is what --after takes.
-    """
-    last = [after]
-    try:
-        asyncio.run(_tell(place, since, last, follow=follow, as_json=as_json))
-    except KeyboardInterrupt:
-        msg = f"interrupted; go on with: {go_on_with(*_after(click.get_current_context().obj, last[0]))}"
-        raise Ending(msg, Exit.INTERRUPTED) from None
-
-
-def _after(arguments: Sequence[str], number: int) -> list[str]:
-    """Return the arguments of a command that begins after another number."""
-    given = iter(arguments)
-    # With the number that follows the option, where it is a word of its own.
-    kept = [word for word in given if not (word == "--after" and next(given)) and not word.startswith("--after=")]
-    return [*kept, "--after", str(number)]
-
-
-async def _tell(place: str, since: str | None, last: list[int], *, follow: bool, as_json: bool) -> None:
-    store = existing_store(place)
-    lines = Lines(("at, UTC", "run", "user", "what", "card", "USD"), right=("USD",))
-    try:
-        while True:
-            async for change in read_changes(store, since=since, after=last[0]):
-                if as_json:
-                    print_json(change)
-                else:
-                    lines.add(_row(change))
-                last[0] = change.number
-            lines.flush()
-            if not follow:
-                return
-            await asyncio.sleep(_LOOK)
-    finally:
-        await store.aclose()
-
-
-def _row(change: Change) -> tuple[object, ...]:
-    card = change.after or change.before
-    prices = dict.fromkeys(usd(one.buyback_price) for one in (change.before, change.after) if one is not None)
-    name = "" if card is None else card.name
-    return (moment(change.at), change.run, change.user_id, change.kind, name, " > ".join(prices))

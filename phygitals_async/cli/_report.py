@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from phygitals_async.cli._endings import say
 from phygitals_async.cli._files import whole_file
-from phygitals_async.cli._output import json_option, print_json
-from phygitals_async.cli._report_facts import Facts, read_facts
-from phygitals_async.cli._report_page import render
+from phygitals_async.cli._output import json_option, on_terminal, print_json
 from phygitals_async.cli._stores import existing_store, store_option
+
+if TYPE_CHECKING:
+    from phygitals_async.cli._report_facts import Facts
 
 
 @click.command()
@@ -25,9 +26,16 @@ def report(place: str, output: str | None, as_json: bool) -> None:
     It is one HTML file which needs nothing else. With --json it prints the facts and writes no page but that of
     --output. Charts need the extra `report`.
     """
+    if output is None and not as_json and on_terminal():
+        msg = "a page of HTML is nothing to read here: name a file with --output, such as report.html."
+        raise click.UsageError(msg)
+    import asyncio
+
     now = datetime.now(UTC)
     facts = asyncio.run(_read(place, now))
     if output is not None or not as_json:
+        from phygitals_async.cli._report_page import render
+
         page = render(facts, now).encode()
         with whole_file(output) as to:
             to.write(page)
@@ -38,6 +46,8 @@ def report(place: str, output: str | None, as_json: bool) -> None:
 
 
 async def _read(place: str, now: datetime) -> Facts:
+    from phygitals_async.cli._report_facts import read_facts
+
     store = existing_store(place)
     try:
         return await read_facts(store, now)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import click
 
-from phygitals_async import AuthenticationError, NotOwned, OutcomeUnknown, PhygitalsError, Sellback
 from phygitals_async.cli._asking import ask, sending, yes_option
 from phygitals_async.cli._client import Connection, connects, records
 from phygitals_async.cli._endings import Ending, Exit, say
 from phygitals_async.cli._errors import status_of
 from phygitals_async.cli._output import json_option, moment, print_json, usd
-from phygitals_async.sync import PhygitalsClient
+from phygitals_async.errors import AuthenticationError, NotOwned, OutcomeUnknown, PhygitalsError
+
+if TYPE_CHECKING:
+    from phygitals_async.models import Sellback
+    from phygitals_async.sync import PhygitalsClient
 
 
 @click.command()
@@ -87,7 +91,12 @@ def _sell(api: PhygitalsClient, connection: Connection, left: list[str], user: s
             print_json({"item_id": item_id, "error": error})
         status = status_of(error)
         return status if isinstance(error, AuthenticationError) else Exit.FAILED
-    _show(item_id, paid, as_json=as_json)
+    try:
+        _show(item_id, paid, as_json=as_json)
+    except OSError:
+        # It was sold all the same, and somebody has to know.
+        say(f"{item_id} was sold for USD {usd(paid.amount)}; not tried: {', '.join(left) or 'none'}")
+        raise
     if patience.is_over:
         raise KeyboardInterrupt
     return Exit.DONE

@@ -10,11 +10,12 @@ from typing import Any
 import attrs
 import click
 
-from phygitals_async import AddressRejected, Destination, OutcomeUnknown, ShippingQuote, ShippingQuotes
 from phygitals_async.cli._asking import ask, sending, yes_option
 from phygitals_async.cli._client import Connection, connects, records
 from phygitals_async.cli._endings import Ending, Exit, say
 from phygitals_async.cli._output import json_option, print_json, usd
+from phygitals_async.errors import AddressRejected, OutcomeUnknown
+from phygitals_async.models import Destination, ShippingQuote, ShippingQuotes
 
 _PARTS = {a.name: a.default is attrs.NOTHING for a in attrs.fields(Destination)}
 
@@ -73,11 +74,12 @@ def ship(
 
         with sending("whether it was ordered", find_out):
             accepted = api.request_shipping(quote.id)
+    # Before it is printed: where that fails, nothing else would tell of the order.
+    say(f"keep the order's id, nothing lists orders; follow it with: {connection.command('order', accepted.order_id)}")
     if as_json:
         print_json({"order_id": accepted.order_id, "status": accepted.status, "quote": quote})
     else:
         click.echo(f"{accepted.order_id}\tordered by {_name(quote)} for USD {usd(quote.amount)}")
-    say(f"keep the order's id, nothing lists orders; follow it with: {connection.command('order', accepted.order_id)}")
 
 
 def _destination(file: str | None, options: Mapping[str, str | None]) -> Destination:

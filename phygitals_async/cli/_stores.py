@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from phygitals_async.refresh import Store, open_store
+if TYPE_CHECKING:
+    from phygitals_async.refresh import Store
+
+
+def _complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete the name of a file."""
+    return [CompletionItem(incomplete, type="file")]
+
 
 store_option = click.option(
     "--store",
@@ -16,6 +24,7 @@ store_option = click.option(
     required=True,
     envvar="PHYGITALS_STORE",
     metavar="PATH-OR-URL",
+    shell_complete=_complete,
     help="The file of the store, or the postgresql:// URL of one; else PHYGITALS_STORE.",
 )
 
@@ -27,6 +36,7 @@ def journal_option(*, required: bool = False) -> Callable[[Callable[..., Any]], 
         required=required,
         envvar="PHYGITALS_JOURNAL",
         metavar="PATH-OR-URL",
+        shell_complete=_complete,
         help="The store that calls which move money or goods are written down in; else PHYGITALS_JOURNAL.",
     )
 
@@ -40,4 +50,6 @@ def existing_store(place: str) -> Store:
     if "://" not in place and not Path(place).exists():
         msg = f"there is no store at {place}: phygitals refresh makes one."
         raise click.UsageError(msg)
+    from phygitals_async.refresh import open_store
+
     return open_store(place)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from phygitals_async._checks import check_rate, has_surrogate
+from phygitals_async._checks import check_rate
 from phygitals_async.errors import ConfigurationError
-from phygitals_async.refresh._store import Store
+from phygitals_async.refresh._store import Store, can_be_named
 
 # Requests per second. A store takes what is reserved further ahead than five minutes for a mistake of the clock's.
 _SLOWEST: Final = 0.1
@@ -41,7 +41,7 @@ class Budget:
         if check_rate("rate", rate) < _SLOWEST:
             msg = f"the rate of a budget must be at least {_SLOWEST:g} requests per second"
             raise ConfigurationError(msg)
-        if not isinstance(name, str) or not name or "\0" in name or has_surrogate(name):
+        if not can_be_named(name):
             msg = "the name of a budget must be a text that a store can keep"
             raise ConfigurationError(msg)
         self.interval = 1 / rate

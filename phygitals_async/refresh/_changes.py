@@ -34,7 +34,9 @@ class Change:
     """One thing that a run found changed since the user's last snapshot.
 
     Attributes:
-        number: Counts the users' changes in a store, ascending; what one run found of one user has one number.
+        number: What to go on after, once this change is done with: `read_changes(store, after=number)`. It never
+            descends. Of several changes that a run found of one user, only the last has a number of its own: after
+            another of them, all of these are told again.
         run: The name of the run.
         user_id: Whose it is.
         kind: `bought` or `gone`, as `diff_inventories` tells; `repriced` for a new sellback value; `new user` for one
@@ -98,8 +100,11 @@ async def read_changes(store: Store, *, since: str | None = None, after: int = 0
             if stored.run not in runs:
                 # It began while this was read.
                 runs = {run.number: run.name for run in await store.runs()}
-            for told in decode_differences(decompress(stored.body)):
-                yield Change(after, runs[stored.run], stored.user_id, told.kind, told.before, told.after, stored.at)
+            found = decode_differences(decompress(stored.body))
+            for left, told in zip(range(len(found) - 1, -1, -1), found, strict=True):
+                # Whoever stops in the midst of a user's changes is told all of them again.
+                number = after - 1 if left else after
+                yield Change(number, runs[stored.run], stored.user_id, told.kind, told.before, told.after, stored.at)
 
 
 def _number_of(name: str | None, runs: dict[int, str]) -> int:

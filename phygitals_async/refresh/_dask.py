@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
-import hashlib
 import inspect
 import pickle
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
@@ -25,15 +25,20 @@ from phygitals_async.errors import (
     InvalidArgumentError,
     NotAttempted,
     PhygitalsError,
+    StoreError,
 )
+from phygitals_async.observer import logger
 from phygitals_async.refresh._budget import Budget
+from phygitals_async.refresh._dask_parts import digest, in_parts
 from phygitals_async.refresh._dask_worker import RefreshPlugin, look_up
 from phygitals_async.refresh._report import RefreshReport
 from phygitals_async.refresh._run import MOST_FAILURES
-from phygitals_async.refresh._sources import UserIds, groups
-from phygitals_async.refresh._store import Part, Run, Store, plus
+from phygitals_async.refresh._store import Run, Store, plus
 
-_PART_USERS: Final = 5000
+# Seconds between two looks at how far the workers are, and whether there are any.
+_LOOK: Final = 1.0
+# Seconds without workers until it is told: what a client knows of them may be two seconds old.
+_ALONE: Final = 5.0
 # So many parts are in hand for each thread of the workers: one that is looked up, and one that waits for it.
 _PARTS_PER_THREAD: Final = 2
 # Most of it has no types.
@@ -69,28 +74,43 @@ class DaskWorkers:
         self._api = api
         self._store = store
         # The same for every run on a store: whatever a run before it left on the workers makes way.
-        self._name = f"phygitals-refresh-{_digest(_pickled(store)).hex()}"
+        self._name = f"phygitals-refresh-{digest(_pickled(store)).hex()}"
         self._address, self._security = _where(on)
         self._options = options
         self._rate = rate
 
     async def look_up(
-        self, run: Run, user_ids: UserIds | None, on_commit: Callable[[RefreshReport], object] | None
+        self,
+        run: Run,
+        first: list[str],
+        others: AsyncIterator[list[str]],
+        on_commit: Callable[[RefreshReport], object] | None,
     ) -> RefreshReport:
         """Return what was done, with the counts of the run as the store has them.
+
+        Args:
+            run: The run, which the store has already.
+            first: The first of the ids.
+            others: The rest of them, some at a time.
+            on_commit: Is called after each part with the report so far.
 
         Raises:
             ConfigurationError: There is no scheduler, or a worker cannot make a client.
             StoreError: The store failed, here or on a worker.
         """
         cluster = await self._connect()
-        parts = _Parts(cluster, self._name, self._store, run, on_commit)
+        parts = _Parts(cluster, self._name, self._store, run, on_commit, patience=self._options["patience"])
         try:
             plugin = RefreshPlugin(self._api, self._store, run, self._options, self._rate)
             # A worker that dies meanwhile has it when it comes back; a scheduler does not take the parts either.
             with suppress(OSError):
                 await cluster.register_plugin(plugin, name=self._name)
-            await parts.look_up(user_ids)
+            await parts.look_up(first, others)
+        except asyncio.CancelledError:  # What the workers commit at their end is done. Passed on.
+            await wait_out(parts.leave)
+            with suppress(StoreError):
+                await parts.tell()
+            raise
         finally:
             await wait_out(parts.leave)
         (last,) = await self._store.runs(1)
@@ -118,18 +138,26 @@ class _Parts:
         store: Store,
         run: Run,
         on_commit: Callable[[RefreshReport], object] | None,
+        *,
+        patience: float,
     ) -> None:
         self._cluster = cluster
         self._plugin = plugin
         self._store = store
         self._on_commit = on_commit
+        self._patience = patience
+        # As the store had it when this was last told.
+        self._before = self._told = run.done
+        # Since when there are no workers, in the loop's seconds.
+        self._alone_since: float | None = None
+        self._is_alone_told = False
         self._in_hand: set[Any] = set()
         self._completed = _dask.as_completed(loop=cluster.loop)
         self.report = RefreshReport(run)
 
-    async def look_up(self, user_ids: UserIds | None) -> None:
+    async def look_up(self, first: list[str], others: AsyncIterator[list[str]]) -> None:
         """Hand out one part after the other, few at a time, and wait for all of them."""
-        async with aclosing(_in_parts(user_ids, self._store)) as parts:
+        async with aclosing(in_parts(first, others)) as parts:
             async for part, ids in parts:
                 kept = await self._store.part(self.report.run.number, part.number)
                 if kept is not None and kept.is_done and kept.ids == part.ids:
@@ -162,9 +190,45 @@ class _Parts:
         threads: int = self._cluster.scheduler_info()["total_threads"]
         return _PARTS_PER_THREAD * max(threads, 1)
 
+    async def tell(self) -> None:
+        """Tell what the workers have committed of the parts in hand."""
+        (run,) = await self._store.runs(1)
+        if run.done == self._told or self._on_commit is None:
+            return
+        self._told = run.done
+        self._on_commit(evolve(self.report, run=run, asked=run.done - self._before + self.report.failed))
+
+    async def _check_workers(self) -> None:
+        """Say where there are no workers, and give the parts back where none comes."""
+        if self._cluster.scheduler_info()["workers"]:
+            self._alone_since = None
+            return
+        now = asyncio.get_running_loop().time()
+        address = self._cluster.scheduler.address
+        if self._alone_since is None:
+            self._alone_since = now
+        alone = now - self._alone_since
+        if alone >= _ALONE and not self._is_alone_told:
+            self._is_alone_told = True
+            logger.error("the cluster at %s has no workers: waiting %g s for some", address, self._patience)
+        if alone >= max(_ALONE, self._patience) and self.report.stopped_by is None:
+            stopped = NotAttempted(f"the cluster at {address} has no workers")
+            self.report = evolve(self.report, stopped_by=stopped)
+            await self._cluster.cancel(list(self._in_hand), force=True)
+
+    async def _completed_part(self) -> Any:
+        """Return the next part to be done; meanwhile, look now and then how far the workers are."""
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK):
+                    return await anext(self._completed)
+            except TimeoutError:
+                await self.tell()
+                await self._check_workers()
+
     async def _next(self) -> None:
         """Take what came of the next part to be done."""
-        future = await anext(self._completed)
+        future = await self._completed_part()
         self._in_hand.discard(future)
         try:
             done: RefreshReport = await future
@@ -182,30 +246,9 @@ class _Parts:
             (*report.failures, *done.failures)[:MOST_FAILURES],
             _worse(report.stopped_by, done.stopped_by),
         )
+        self._told = self.report.run.done
         if self._on_commit is not None:
             self._on_commit(self.report)
-
-
-async def _in_parts(user_ids: UserIds | None, store: Store) -> AsyncGenerator[tuple[Part, list[str]], None]:
-    """Cut ids into parts, numbered from 1: the part 0 is looked up here."""
-    number, ids = 1, list[str]()
-    async with aclosing(groups(user_ids, store)) as source:
-        async for group in source:
-            ids += group
-            while len(ids) >= _PART_USERS:
-                yield _part(number, ids[:_PART_USERS]), ids[:_PART_USERS]
-                number, ids = number + 1, ids[_PART_USERS:]
-    if ids:
-        yield _part(number, ids), ids
-
-
-def _part(number: int, ids: list[str]) -> Part:
-    # Whatever was given for an id has a text.
-    return Part(number, _digest(repr(ids).encode()))
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def _check_named(api: Any) -> None:

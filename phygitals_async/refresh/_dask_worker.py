@@ -10,10 +10,11 @@ from typing import Any
 import distributed
 
 from phygitals_async.client import PhygitalsClient
-from phygitals_async.errors import PhygitalsError, StoreBusy, StoreUnavailable
+from phygitals_async.errors import ConfigurationError, PhygitalsError, StoreBusy, StoreUnavailable
 from phygitals_async.refresh._budget import Budget
 from phygitals_async.refresh._report import RefreshReport
 from phygitals_async.refresh._run import Job
+from phygitals_async.refresh._sources import groups
 from phygitals_async.refresh._store import Part, Run, Store, uncounted
 
 
@@ -78,13 +79,21 @@ class RefreshPlugin(distributed.WorkerPlugin):
             return RefreshReport(self._run, stopped_by=self._stopped_by)
         await self._check_store()
         if self._api is None:
-            self._api = self._make() if self._rate is None else self._make(rate=Budget(self._store, self._rate))
-        job = Job(self._store, self._run, part=part)
-        async with aclosing(job.wanted(user_ids)) as wanted:
+            self._api = self._client()
+        job = Job(self._store)
+        job.begin(self._run, part)
+        async with aclosing(job.wanted(groups(user_ids, self._store))) as wanted:
             await job.work(self._api.stream_inventories(wanted, **self._options))
         report = job.report()
         self._stopped_by = report.stopped_by
         return report
+
+    def _client(self) -> PhygitalsClient:
+        try:
+            return self._make() if self._rate is None else self._make(rate=Budget(self._store, self._rate))
+        except ConfigurationError as error:
+            msg = f"the worker {self._worker.address} cannot make a client, which its own environment sets up: {error}"
+            raise ConfigurationError(msg) from None
 
     async def _check_store(self) -> None:
         runs = await self._store.runs(1)

@@ -24,6 +24,8 @@ ExportFormat: TypeAlias = Literal["ndjson", "csv", "parquet"]
 _ROWS: Final = 20_000
 # What a Parquet column of USD holds: 38 digits, so many of them behind the point.
 _PLACES: Final = 12
+# Names come from outside, and a spreadsheet runs a text that begins with one of these as a formula.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 
 _COLUMNS: Final[dict[str, Callable[[Item], Any]]] = {
@@ -54,19 +56,28 @@ class _Writer(Protocol):
     def close(self) -> None: ...
 
 
-async def export(store: Store, to: BinaryIO, format: ExportFormat) -> int:  # noqa: A002 - what everybody calls it.
+async def export(
+    store: Store,
+    to: BinaryIO,
+    format: ExportFormat,  # noqa: A002 - what everybody calls it.
+    *,
+    raw: bool = False,
+) -> int:
     """Write what the users of a store own, a row for each item with its owner, and return how many rows.
 
     The columns are `user_id`, `item_id`, `name`, `buyback_price` (USD), `claw_id`, `claw_slug`, `type`, `purchased_at`
     and `buyback_expires_at` (UTC), `mint_address`, `collection_address`, `token_standard`, `image`, `back_image`,
     `description`, and `attributes`, a JSON text. Prices keep all their digits in NDJSON and CSV, 12 behind the point
-    in Parquet. A user whom the API did not know at the last look owns nothing. Memory stays flat.
+    in Parquet. A user whom the API did not know at the last look owns nothing. Memory stays flat. In CSV, a text that
+    a spreadsheet would run as a formula, since it begins with `=`, `+`, `-`, `@`, a tab or the end of a line, has an
+    apostrophe before it.
 
     Args:
         store: Where `refresh` has kept it.
         to: A file opened for writing bytes, such as `sys.stdout.buffer`. It is not closed.
         format: `ndjson` for a JSON object on each line, `csv` with a line of names first, or `parquet`, which needs the
             extra `parquet`.
+        raw: Whether texts are written to CSV as they are, for programs that read it and run nothing.
 
     Raises:
         ConfigurationError: The library for Parquet is not installed.
@@ -76,7 +87,7 @@ async def export(store: Store, to: BinaryIO, format: ExportFormat) -> int:  # no
     if format not in _WRITERS:
         msg = f"format must be one of {', '.join(_WRITERS)}"
         raise InvalidArgumentError(msg)
-    writer = _WRITERS[format](to)
+    writer: _Writer = _Csv(to, raw=raw) if format == "csv" else _WRITERS[format](to)
     count = 0
     async for rows in _rows(store):
         writer.write(rows)
@@ -109,12 +120,13 @@ class _Ndjson:
 
 
 class _Csv:
-    def __init__(self, to: BinaryIO) -> None:
+    def __init__(self, to: BinaryIO, *, raw: bool = False) -> None:
         self._to = to
+        self._cell = _plain if raw else _harmless
         self._write([_NAMES])
 
     def write(self, rows: Iterable[Row]) -> None:
-        self._write([_plain(value) for value in row] for row in rows)
+        self._write([self._cell(value) for value in row] for row in rows)
 
     def _write(self, rows: Iterable[Iterable[Any]]) -> None:
         text = io.StringIO(newline="")
@@ -129,6 +141,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return f"{value:f}"
     return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _harmless(value: Any) -> Any:
+    """Return a cell that no spreadsheet runs; a price may begin with a minus, it is no text."""
+    is_formula = isinstance(value, str) and value.startswith(_FORMULA)
+    return f"'{value}" if is_formula else _plain(value)
 
 
 class _Parquet:

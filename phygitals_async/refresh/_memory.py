@@ -102,6 +102,11 @@ class MemoryStore:
         await anyio.lowlevel.checkpoint()
         return self._parts.get((run, number))
 
+    async def user_count(self) -> int:
+        """See `Store`."""
+        await anyio.lowlevel.checkpoint()
+        return len(self._users)
+
     async def user_page(self, after: str, limit: int) -> Sequence[str]:
         """See `Store`."""
         await anyio.lowlevel.checkpoint()

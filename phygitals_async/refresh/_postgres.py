@@ -127,11 +127,12 @@ class PostgresStore:
     run holds a connection, and the store as long as that: where it is lost, the run ends and can be gone on with.
 
     Args:
-        address: Such as `postgresql://user:password@host:5432/database`. It is shown nowhere.
+        address: Such as `postgresql://user:password@host:5432/database`. Errors show its host and database alone.
         schema: Where the tables are; another one is another store.
 
     Raises:
-        ConfigurationError: The extra is not installed, or it is used with another event loop than asyncio's.
+        ConfigurationError: The extra is not installed, the address is none, or it is used with another event loop than
+            asyncio's.
         StoreError: The database cannot be reached; said when it is first used.
     """
 
@@ -222,6 +223,11 @@ class PostgresStore:
         """See `Store`."""
         rows = await self._pool.read("SELECT * FROM parts WHERE run = $1 AND number = $2", run, number)
         return Part(*tuple(rows[0])[1:]) if rows else None
+
+    async def user_count(self) -> int:
+        """See `Store`."""
+        ((users,),) = await self._pool.read("SELECT count(*) FROM users")
+        return int(users)
 
     async def user_page(self, after: str, limit: int) -> Sequence[str]:
         """See `Store`."""

@@ -18,6 +18,7 @@ from phygitals_async.errors import (
     StoreTooNew,
     StoreUnavailable,
 )
+from phygitals_async.refresh._postgres_address import shown
 
 T = TypeVar("T")
 
@@ -35,11 +36,15 @@ class PostgresPool:
         address: Of the database, with the password if it takes one.
         schema: Where the tables are.
         steps: The statements that lead from each version of the tables to the next.
+
+    Raises:
+        ConfigurationError: The address is none, or the extra is not installed.
     """
 
     def __init__(self, address: str, schema: str, steps: Sequence[str]) -> None:
         self._asyncpg = load("asyncpg", "postgres")
         self._address = address
+        self._place = f"the database {shown(address)}, schema {schema}"
         self._schema = schema
         self._quoted = '"' + schema.replace('"', '""') + '"'
         self._steps = steps
@@ -85,7 +90,7 @@ class PostgresPool:
                 else:
                     self._run = connection
                     return
-        msg = f"another run is under way in the schema {self._schema}"
+        msg = f"another run is under way in {self._place}"
         raise StoreBusy(msg)
 
     async def release(self) -> None:
@@ -154,7 +159,7 @@ class PostgresPool:
             version: int = await connection.fetchval("SELECT number FROM version")
             if version > len(self._steps):
                 msg = (
-                    f"the schema {self._schema} has version {version}, and this library knows {len(self._steps)}: "
+                    f"{self._place}, has version {version}, and this library knows {len(self._steps)}: "
                     "update phygitals-async"
                 )
                 raise StoreTooNew(msg)
@@ -168,7 +173,7 @@ class PostgresPool:
         try:
             yield
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-            msg = f"the schema {self._schema}: {str(error) or type(error).__name__}"
+            msg = f"{self._place}: {str(error) or type(error).__name__}"
             raise self._class_of(error)(msg) from error
 
     def _class_of(self, error: Exception) -> type[StoreError]:

@@ -22,6 +22,7 @@ from phygitals_async.errors import (
     InvalidArgumentError,
     NotAttempted,
     PhygitalsError,
+    Sent,
     StoreError,
     UserNotFound,
 )
@@ -31,7 +32,6 @@ from phygitals_async.refresh._batch import Batch, can_be_kept, counted
 from phygitals_async.refresh._changes import ChangeKind, Difference, differences
 from phygitals_async.refresh._report import RefreshReport
 from phygitals_async.refresh._snapshots import checksum, compress, decode, digests, encode
-from phygitals_async.refresh._sources import UserIds, groups
 from phygitals_async.refresh._store import Part, Run, Store, StoredChanges, StoredUser
 
 # A commit holds so many users at most, and none that waited so many seconds when another outcome comes.
@@ -40,7 +40,6 @@ _COMMIT_SECONDS: Final = 1.0
 MOST_FAILURES: Final = 100
 # Stands for an inventory whose answer was kept before, down to the last character.
 _SAME: Final = Inventory("", ())
-_WHOLE: Final = Part(0)
 
 
 class Job:
@@ -48,23 +47,15 @@ class Job:
 
     Args:
         store: Keeps it.
-        run: The run, which the store has already.
         on_commit: Is called after each commit with the report so far.
-        part: The number of the part, and the digest of its ids.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        run: Run,
-        on_commit: Callable[[RefreshReport], object] | None = None,
-        *,
-        part: Part = _WHOLE,
-    ) -> None:
+    _run: Run
+    _part: Part
+
+    def __init__(self, store: Store, on_commit: Callable[[RefreshReport], object] | None = None) -> None:
         self._store = store
-        self._run = run
         self._on_commit = on_commit
-        self._part = part
         self._batch = Batch(time.monotonic())
         # What the store knows of those who are read and not committed; None for one it does not know.
         self._pending: dict[str, StoredUser | None] = {}
@@ -77,6 +68,17 @@ class Job:
         self._failed = 0
         self._failures: list[Failed[str]] = []
         self._stopped_by: PhygitalsError | None = None
+        # Why nobody was reached, as long as nobody was.
+        self._outage: PhygitalsError | None = None
+
+    def begin(self, run: Run, part: Part) -> None:
+        """Be this part of a run, which the store has already; before the first id is wanted.
+
+        Args:
+            run: The run.
+            part: The number of the part, and the digest of its ids.
+        """
+        self._run, self._part = run, part
 
     def report(self) -> RefreshReport:
         """Return what was done so far."""
@@ -84,10 +86,10 @@ class Job:
             self._run, self._asked, self._skipped, self._failed, tuple(self._failures), self._stopped_by
         )
 
-    async def wanted(self, user_ids: UserIds | None) -> AsyncGenerator[str, None]:
+    async def wanted(self, groups: AsyncGenerator[list[str], None]) -> AsyncGenerator[str, None]:
         """Yield the ids that this run has not looked up, each once."""
-        async with aclosing(groups(user_ids, self._store)) as source:
-            async for group in source:
+        async with aclosing(groups):
+            async for group in groups:
                 kept = [user_id for user_id in group if can_be_kept(user_id)]
                 if len(kept) < len(group):
                     for user_id in itertools.filterfalse(can_be_kept, group):
@@ -116,6 +118,10 @@ class Job:
                 with anyio.CancelScope(shield=True), suppress(StoreError):
                     await self._commit()
             raise
+        # Where each user had been tried by then, no outcome tells of it.
+        if self._stopped_by is None and (outage := self._outage or getattr(outcomes, "ended_by", None)) is not None:
+            self._stopped_by = NotAttempted(f"the API could not be reached for as long as this run waits: {outage}")
+            self._stopped_by.__cause__ = outage
         is_done = self._stopped_by is None and not self._failed
         if self._batch.size or (is_done and self._part.number):
             await self._commit(is_done=is_done)
@@ -147,7 +153,7 @@ class Job:
         if isinstance(outcome, Failed):
             self._take_failure(outcome.key, outcome.error)
             return
-        self._asked += 1
+        self._count(None)
         if outcome.value is _SAME:
             self._batch.seen[outcome.key] = True
         elif outcome.value.unreadable:
@@ -167,11 +173,17 @@ class Job:
             if self._stopped_by is None or isinstance(error, AuthenticationError):
                 self._stopped_by = error
             return
-        self._asked += 1
+        self._count(error)
         if isinstance(error, UserNotFound):
             self._take_stranger(user_id)
         else:
             self._fail(user_id, error)
+
+    def _count(self, error: PhygitalsError | None) -> None:
+        """Count one who was looked up: where nobody was reached, that is no user's fault."""
+        was_reached = error is None or error.sent is not Sent.NEVER
+        self._outage = None if was_reached or (self._asked and self._outage is None) else error
+        self._asked += 1
 
     def _fail(self, user_id: str, error: PhygitalsError) -> None:
         self._pending.pop(user_id, None)

@@ -99,17 +99,19 @@ class SqliteStore:
     A thread of its own does all the reading and writing. Beside the file there are two of SQLite's own while it is
     open, and one named `.lock` that a run holds. Other processes may read while a run writes. What was committed
     survives the end of the process, however sudden. A power cut may take the last commits of a run back, which are done
-    again, and no entry of the journal.
+    again, and no entry of the journal. Where nothing can be written, a store can be read that was closed.
 
     Args:
-        path: Of the file, which is made where there is none. Its folder must be there.
+        path: Of the file, which is made where there is none. Its folder must be there. A symbolic link is followed; a
+            second name of the file (a hard link) must not be used.
 
     Raises:
         StoreError: It cannot be opened; said when it is first used.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path).absolute()
+        # A link to a store is that store, with the same lock.
+        self._path = Path(os.path.realpath(path))
         self._thread = SqliteThread(self._path, STEPS)
 
     def __repr__(self) -> str:
@@ -189,6 +191,11 @@ class SqliteStore:
         """See `Store`."""
         rows = await self._read("SELECT * FROM parts WHERE run = ? AND number = ?", run, number)
         return next((Part(number, ids, bool(is_done), *counts) for _, number, ids, is_done, *counts in rows), None)
+
+    async def user_count(self) -> int:
+        """See `Store`."""
+        ((users,),) = await self._read("SELECT count(*) FROM users")
+        return int(users)
 
     async def user_page(self, after: str, limit: int) -> Sequence[str]:
         """See `Store`."""

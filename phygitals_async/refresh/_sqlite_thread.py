@@ -28,6 +28,8 @@ T = TypeVar("T")
 _APPLICATION: Final = 0x70687967
 # How long a writer waits for that of another process, in seconds.
 _PATIENCE: Final = 10.0
+# The primary codes of what cannot be written to, or have a file beside it.
+_UNWRITABLE: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 _CLASSES: Final[dict[int, type[StoreError]]] = {
     sqlite3.SQLITE_BUSY: StoreBusy,
     sqlite3.SQLITE_LOCKED: StoreBusy,
@@ -116,19 +118,47 @@ class SqliteThread:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            connection = self._connect(self._path, _PATIENCE)
             try:
-                self._prepare(connection)
-            except BaseException:  # Whatever it was: the next try opens it anew. Passed on.
-                connection.close()
-                raise
-            self._connection = connection
+                self._connection = self._opened(str(self._path), self._prepare)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in _UNWRITABLE or not self._is_at_rest():
+                    raise
+                # SQLite has to write beside a file of this kind, but for one that it is told nobody writes to.
+                self._connection = self._opened(f"{self._path.as_uri()}?immutable=1", self._check_unwritable)
         return self._connection
 
-    def _connect(self, path: Path, patience: float) -> sqlite3.Connection:
-        return sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
+    def _opened(self, place: str, prepare: Callable[[sqlite3.Connection], object]) -> sqlite3.Connection:
+        connection = self._connect(place, _PATIENCE)
+        try:
+            prepare(connection)
+        except BaseException:  # Whatever it was: the next try opens it anew. Passed on.
+            connection.close()
+            raise
+        return connection
+
+    def _connect(self, place: str, patience: float) -> sqlite3.Connection:
+        is_uri = place.startswith("file:///")
+        return sqlite3.connect(place, timeout=patience, isolation_level=None, check_same_thread=False, uri=is_uri)
+
+    def _is_at_rest(self) -> bool:
+        """Whether the file is there, and has all that was committed: none of it is in the file beside it."""
+        beside = self._path.with_name(f"{self._path.name}-wal")
+        return self._path.is_file() and not (beside.is_file() and beside.stat().st_size)
+
+    def _check_unwritable(self, connection: sqlite3.Connection) -> None:
+        self._check_ours(connection)
+        if self._check_version(connection) < len(self._steps):
+            msg = f"{self._path} is of an older version, and cannot be brought up to date where it cannot be written"
+            raise StoreUnavailable(msg)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        self._check_ours(connection)
+        self._check_version(connection)
+        self._write_ahead(connection)
+        if self._check_version(connection) < len(self._steps):
+            _transact(connection, self._migrate)
+
+    def _check_ours(self, connection: sqlite3.Connection) -> None:
         # One look, for another process may be making the store.
         connection.execute("BEGIN")
         ((application,),) = connection.execute("PRAGMA application_id")
@@ -137,10 +167,6 @@ class SqliteThread:
         if application != _APPLICATION and not is_empty:
             msg = f"{self._path} is a database of another program"
             raise StoreCorrupt(msg)
-        self._check_version(connection)
-        self._write_ahead(connection)
-        if self._check_version(connection) < len(self._steps):
-            _transact(connection, self._migrate)
 
     def _write_ahead(self, connection: sqlite3.Connection) -> None:
         # Where another process does the same with a new file, SQLite does not wait as it does for commits.
@@ -176,7 +202,7 @@ class SqliteThread:
 
     def _acquire(self) -> None:
         if self._lock is None:
-            lock = self._connect(self._path.with_name(self._path.name + ".lock"), 0.0)
+            lock = self._connect(f"{self._path}.lock", 0.0)
             try:
                 lock.execute("BEGIN EXCLUSIVE")
             except sqlite3.Error as error:

@@ -9,6 +9,7 @@ from typing import Final, Protocol, Self, TypeVar
 from attrs import evolve, frozen
 
 from phygitals_async._calls.journal import Journal
+from phygitals_async._checks import has_surrogate
 from phygitals_async.models.fields import Instant
 
 # Seconds. What is reserved of a budget further ahead than this was reserved before the clock was set back.
@@ -53,9 +54,11 @@ class Run:
 class Part:
     """A part of a run's users, as one worker looks them up; a run on one machine has only the part 0.
 
+    On several machines, nobody is looked up as the part 0.
+
     Attributes:
         number: Counts the parts of a run.
-        ids: Digest of the ids that it consists of; empty for the part 0.
+        ids: Digest of the ids that it consists of; of the part 0, of those that the run was begun with.
         is_done: Whether all of them were looked up, and none failed.
         known: Users whose inventory was answered.
         unknown: Users whom the API does not know.
@@ -205,6 +208,10 @@ class Store(Journal, Protocol):
         """Return a part of a run as it was committed last, with the counts of all its commits."""
         ...
 
+    async def user_count(self) -> int:
+        """Return how many users there are, known to the API or not."""
+        ...
+
     async def user_page(self, after: str, limit: int) -> Sequence[str]:
         """Return the first ids of users after an id, in some fixed order. The empty text is before all of them."""
         ...
@@ -228,6 +235,11 @@ class Store(Journal, Protocol):
     async def aclose(self) -> None:
         """Close the store; again, it does nothing."""
         ...
+
+
+def can_be_named(name: object) -> bool:
+    """Whether a run or a budget can have a name in every store."""
+    return isinstance(name, str) and bool(name) and "\0" not in name and not has_surrogate(name)
 
 
 def next_free(reserved_until: float, now: float) -> float:

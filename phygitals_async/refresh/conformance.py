@@ -53,6 +53,7 @@ async def an_empty_store_has_nothing(open_store: Open) -> None:
         _same(await store.users([]), {})
         _same(await store.snapshots(["a"]), {})
         _same(await store.user_page("", 10), [])
+        _same(await store.user_count(), 0)
         _same(await store.snapshot_page("", 10), [])
         _same(await store.change_page(0, 10), [])
 
@@ -150,6 +151,7 @@ async def pages_hold_everything_once(open_store: Open) -> None:
     users = [StoredUser(user_id, 1, True) for user_id in _IDS]
     async with open_store() as store:
         await store.commit(_RUN, [*users, StoredUser("stranger", 1, False)], dict.fromkeys(_IDS, b"body"))
+        _same(await store.user_count(), len(users) + 1)
         every = await store.user_page("", 1000)
         _same(sorted(every), sorted([*_IDS, "stranger"]))
         for size in (1, 3, len(every)):

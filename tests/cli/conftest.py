@@ -30,8 +30,14 @@ def _the_usual_surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in _PLACES:
         monkeypatch.delenv(name, raising=False)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    end = signal.getsignal(signal.SIGTERM)
     yield
+    # What a refresh leaves behind that was interrupted, for the process is about to end.
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is end
     signal.signal(signal.SIGINT, before)
 
 

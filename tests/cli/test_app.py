@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import tomllib
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -25,6 +28,10 @@ from phygitals_async.cli._app import COMMANDS, app
 from phygitals_async.cli._endings import Exit, go_on_with
 from phygitals_async.version import VERSION
 from support import ROOT
+
+BASH = shutil.which("bash")
+# What takes long to load.
+SLOW = {"aiohttp", "anyio", "asyncio", "cattrs", "msgspec", "phygitals_transports", "rich", "yarl"}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -64,7 +71,7 @@ def test_the_document_has_every_command_and_status() -> None:
     """What `docs/cli.md` says is there is what is there."""
     text = (ROOT / "docs" / "cli.md").read_text()
     assert set(re.findall(r"^\| `phygitals (\w+)", text, re.MULTILINE)) == set(COMMANDS)
-    assert [int(status) for status in re.findall(r"^\| (\d) \|", text, re.MULTILINE)] == list(Exit)
+    assert [int(status) for status in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == list(Exit)
 
 
 def test_help_loads_nothing_that_is_slow() -> None:
@@ -77,11 +84,36 @@ def test_help_loads_nothing_that_is_slow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     _, count, *packages = done.stdout.splitlines()[-1].split()
-    slow = {"aiohttp", "anyio", "asyncio", "attrs", "attr", "cattrs", "msgspec", "phygitals_transports", "rich", "yarl"}
-    assert not slow & set(packages)
+    assert not {*SLOW, "attrs", "attr"} & set(packages)
     assert "click" in packages
     # Of these, click and the standard library's modules that it uses are all but a handful.
     assert int(count) < 160
+
+
+# The server of the sandbox needs some of them for its options.
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"sandbox"}))
+def test_no_command_loads_what_is_slow_before_it_has_something_to_do(name: str) -> None:
+    """Not for its help, nor for telling that it was misspelt or has no key, nor for completing it."""
+    program = """
+import os, sys
+from phygitals_async.cli import main
+def run(*arguments):
+    try: main(arguments)
+    except SystemExit: pass
+name = sys.argv[1]
+run(name, "--help")
+run(name, "--no-such-option")
+if name != "doctor":
+    run(name)
+os.environ |= {"_PHYGITALS_COMPLETE": "bash_complete", "COMP_WORDS": f"phygitals {name} --", "COMP_CWORD": "2"}
+run()
+print("loaded", *{name.partition(".")[0] for name in sys.modules})
+"""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("PHYGITALS_")}
+    done = subprocess.run([sys.executable, "-c", program, name], capture_output=True, text=True, check=True, env=bare)
+    assert f"Usage: phygitals {name} " in done.stdout
+    assert "plain,--json" in done.stdout
+    assert not SLOW & set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(
@@ -233,6 +265,10 @@ def test_ctrl_c_ends_with_the_command_to_go_on_with(server: Server) -> None:
 def test_the_command_to_go_on_with_shows_no_password() -> None:
     """That of a database is left out: what is on stderr ends up in logs."""
     url = "postgresql://me:pass/w@rd@db.example.com/users"
+    among = "postgresql://db.example.com/users?user=me&password=pass/w@rd&sslmode=require"
+    assert go_on_with("--store", among) == (
+        "phygitals --store 'postgresql://db.example.com/users?user=me&password=***&sslmode=require'"
+    )
     shown = go_on_with("refresh", "--store", url, f"--store={url}", "a b")
     assert shown == (
         "phygitals refresh --store 'postgresql://me:***@db.example.com/users' "
@@ -246,7 +282,7 @@ def test_a_reader_that_goes_away(server: Server) -> None:
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(60) == Exit.FAILED
+    assert process.wait(60) == Exit.READER_GONE
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
@@ -270,6 +306,7 @@ def test_json_of_an_error_stays_off_stdout(server: Server) -> None:
         ("phygitals buy --a", ["--amount"]),
         ("phygitals sandbox --p", ["--port"]),
         ("phygitals completion f", ["fish"]),
+        ("phygitals api g", ["GET"]),
     ],
 )
 def test_completion(words: str, found: list[str]) -> None:
@@ -282,6 +319,53 @@ def test_completion(words: str, found: list[str]) -> None:
     assert zsh.output.splitlines()[1] == found[0]
     fish = {"COMP_WORDS": words, "COMP_CWORD": words.split()[-1], "_PHYGITALS_COMPLETE": "fish_complete"}
     assert found[0] in CliRunner().invoke(app, [], prog_name="phygitals", env=fish).output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "inventory --ids",
+        "refresh --ids",
+        "refresh --store",
+        "changes --store",
+        "runs --store",
+        "export --store",
+        "export --output",
+        "report --store",
+        "report --output",
+        "ship --to",
+        "buy --journal",
+        "sell --journal",
+        "ship --journal",
+        "reconcile --journal",
+    ],
+)
+def test_completion_of_files(words: str) -> None:
+    """Every option that takes one leaves it to the shell."""
+    variables = {"COMP_WORDS": f"phygitals {words} us", "COMP_CWORD": "3", "_PHYGITALS_COMPLETE": "bash_complete"}
+    assert CliRunner().invoke(app, [], prog_name="phygitals", env=variables).output == "file,us\n"
+
+
+@pytest.mark.skipif(BASH is None, reason="not run: bash is not installed")
+def test_bash_completes_files(tmp_path: Path) -> None:
+    """The script does what bash needs for it."""
+    (tmp_path / "phygitals").write_text(f'#!/bin/sh\nexec {sys.executable} -m phygitals_async "$@"\n')
+    (tmp_path / "phygitals").chmod(0o755)
+    # compopt works in a running completion alone: that it is asked for files is what counts.
+    program = """
+compopt() { echo "$@"; }
+eval "$(phygitals completion bash)"
+COMP_WORDS=(phygitals refresh --store us) COMP_CWORD=3
+_phygitals_completion phygitals
+"""
+    path = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    done = subprocess.run(
+        [str(BASH), "-c", program], env={**os.environ, **path}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "-o default\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -134,7 +134,7 @@ def test_a_file_that_is_no_text(server: Server, tmp_path: Path) -> None:
     (tmp_path / "ids").write_bytes(b"\xff\xfe\n")
     result = server.run("inventory", "--ids", str(tmp_path / "ids"))
     assert result.exit_code == Exit.USAGE
-    assert "the user ids are not UTF-8 text." in result.stderr
+    assert "the user ids are not UTF-8 text" in result.stderr
     assert server.run("inventory", "--ids", str(tmp_path / "none")).exit_code == Exit.USAGE
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shlex
+import signal
+import sqlite3
+import subprocess
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -62,6 +67,82 @@ def test_a_first_run(server: Server, ids: str, store: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("command", ["refresh", "inventory"])
+def test_ids_from_a_pipe(server: Server, store: str, command: str) -> None:
+    """As from `--ids <(...)`: it is read once, and how many there are is not known."""
+    for user_id in ("ann", "bob"):
+        server.item(user_id)
+    reader, writer = os.pipe()
+    os.write(writer, b"ann\nbob \r\n")
+    os.close(writer)
+    result = server.run(command, "--ids", f"/dev/fd/{reader}", *(["--store", store] if command == "refresh" else []))
+    os.close(reader)
+    assert result.exit_code == Exit.DONE
+    assert sorted(server.seen) == ["GET /inventory/ann", "GET /inventory/bob"]
+    assert "phygitals: 2 in " in result.stderr
+
+
+@pytest.mark.parametrize("content", ["", "\n  \n"])
+def test_ids_from_a_file_that_has_none(server: Server, store: str, tmp_path: Path, content: str) -> None:
+    """It is a mistake, whichever command reads it, from wherever."""
+    (tmp_path / "ids.txt").write_text(content)
+    for command in (["refresh", "--store", store], ["inventory"]):
+        for file in (str(tmp_path / "ids.txt"), "-"):
+            result = server.run(*command, "--ids", file, answers=content)
+            assert result.exit_code == Exit.USAGE
+            assert "there are no user ids: give one on each line" in result.stderr
+    assert server.seen == []
+
+
+def test_other_ids_do_not_finish_a_run(server: Server, ids: str, store: str, tmp_path: Path) -> None:
+    """The run of the first command is left as it is."""
+    server.replaced["/bob"] = lambda _: Response(401, {}, b"")
+    command = ["refresh", "--ids", ids, "--store", store, "--limit", "1", "--json"]
+    assert server.run(*command).exit_code == Exit.KEY_REFUSED
+    server.replaced.clear()
+    server.seen.clear()
+    (tmp_path / "one.txt").write_text("ann\n")
+    another = server.run("refresh", "--ids", str(tmp_path / "one.txt"), "--store", store, "--json")
+    document = json.loads(another.stdout)
+    assert (document["number"], document["asked"], server.seen) == (2, 1, ["GET /inventory/ann"])
+    first, told, *_ = another.stderr.splitlines()[0].removeprefix("phygitals: the run ").partition(" was begun with ")
+    assert first.endswith("-1")
+    assert another.stderr.splitlines()[0].endswith(
+        f"{told}other users, and is left unfinished; this is a new one, {document['name']}"
+    )
+
+
+def test_resuming_where_there_is_nothing_to_resume(server: Server, ids: str, store: str) -> None:
+    """It begins a new run, as it does without the option, and says so."""
+    command = ["refresh", "--ids", ids, "--store", store]
+    for more, says in (([], False), (["--resume"], True), (["--new"], False), (["--run", "a", "--resume"], False)):
+        result = server.run(*command, *more)
+        assert result.exit_code == Exit.DONE
+        assert ("there is no unfinished run to go on with; this is a new one, " in result.stderr) == says
+
+
+@pytest.mark.parametrize("name", ["", "a\0b"])
+def test_a_run_that_cannot_be_named_so(server: Server, ids: str, store: str, name: str) -> None:
+    """It could not be found again."""
+    result = server.run("refresh", "--ids", ids, "--store", store, "--run", name)
+    assert result.exit_code == Exit.USAGE
+    assert "the name of a run must be a text of at least one character" in result.stderr
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    "address", ["sqlite:///x.db", "mysql://me:secret@localhost/db", "postgresql://u:ge/secret@h/d"]
+)
+def test_an_address_of_no_store(server: Server, ids: str, address: str) -> None:
+    """It is told in one line, without a password."""
+    for command in (["refresh", "--ids", ids, "--store", address], ["changes", "--store", address]):
+        result = server.run(*command)
+        assert result.exit_code == Exit.USAGE
+        (line,) = result.stderr.splitlines()
+        assert "postgresql://" in line
+        assert "secret" not in line
+
+
 def test_what_changed(server: Server, ids: str, store: str) -> None:
     """A card that came, one that went, and prices, each with before and after."""
     server.run("refresh", "--ids", ids, "--store", store, "--run", "first")
@@ -69,6 +150,7 @@ def test_what_changed(server: Server, ids: str, store: str) -> None:
     server.item("bob", name="Charizard", price="3")
     result = server.run("refresh", "--store", store, "--json")
     assert result.exit_code == Exit.DONE
+    assert "phygitals: 3 of 3 in " in result.stderr
     document = json.loads(result.stdout)
     assert (document["number"], document["asked"], document["repriced"]) == (2, 3, 1)
     assert document["stopped_by"] is None
@@ -113,7 +195,7 @@ def test_interrupting_and_going_on(server: Server, ids: str, store: str) -> None
     result = server.run(*command, "--new")
     assert result.exit_code == Exit.INTERRUPTED
     assert result.stderr.splitlines()[-1] == (
-        f"phygitals: interrupted, and what was answered is kept; go on with: {shlex.join(['phygitals', *command])}"
+        f"phygitals: interrupted; what was committed is kept, go on with: {shlex.join(['phygitals', *command])}"
     )
     server.replaced.clear()
     server.seen.clear()
@@ -124,13 +206,50 @@ def test_interrupting_and_going_on(server: Server, ids: str, store: str) -> None
     assert len(told(server, store)) == 3
 
 
+@pytest.mark.parametrize("names", ["SIGINT", "SIGTERM", "SIGINT SIGINT", "SIGTERM SIGINT", "SIGTERM SIGTERM"])
+def test_signals_end_a_refresh_that_goes_on(server: Server, ids: str, store: str, names: str) -> None:
+    """A real process, real signals, also in quick succession: status 4, and nothing is asked twice."""
+    running: list[subprocess.Popen[str]] = []
+
+    async def interrupt(_: Request) -> None:
+        for name in names.split():
+            running[0].send_signal(getattr(signal, name))
+            # Two of a kind that are pending would be one.
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(60)
+
+    server.replaced["/bob"] = interrupt
+    command = ["refresh", "--ids", ids, "--store", store, "--limit", "1", "--json"]
+    running.append(server.process(*command))
+    out, err = running[0].communicate(timeout=60)
+    assert (running[0].returncode, out) == (Exit.INTERRUPTED, ""), err
+    assert err.splitlines()[-1] == (
+        f"phygitals: interrupted; what was committed is kept, go on with: {shlex.join(['phygitals', *command])}"
+    )
+    assert "Traceback" not in err
+    server.replaced.clear()
+    again = server.run(*command)
+    # A second one that comes before the first was heard ends the process at once.
+    assert json.loads(again.stdout)["skipped"] == 1 or " " in names
+
+
 def test_a_lookup_that_fails(server: Server, ids: str, store: str) -> None:
     """Status 1; the next run asks again."""
     server.replaced["/bob"] = lambda _: Response(200, {}, b"<html>")
     result = server.run("refresh", "--ids", ids, "--store", store)
     assert result.exit_code == Exit.FAILED
-    assert result.stderr.splitlines()[-1].startswith("phygitals: bob: get_inventory: not the documented Inventory")
+    (of_bob, again) = result.stderr.splitlines()[-2:]
+    assert of_bob.startswith("phygitals: bob: get_inventory: not the documented Inventory")
     assert dict(lines(result.stdout))["failed"] == "1"
+    server.seen.clear()
+    told, _, command = again.partition("; ask for them again with: ")
+    assert told == "phygitals: 1 failed"
+    once_more = server.run(*shlex.split(command)[1:], "--json")
+    assert server.seen == ["GET /inventory/bob"]
+    assert once_more.stderr.splitlines()[-1].count("--run") == 1
+    document = json.loads(once_more.stdout)
+    (failure,) = document["failures"]
+    assert (failure["user_id"], failure["error"]["class"]) == ("bob", "DecodeError")
 
 
 def test_a_key_that_is_refused(server: Server, ids: str, store: str) -> None:
@@ -139,7 +258,7 @@ def test_a_key_that_is_refused(server: Server, ids: str, store: str) -> None:
     assert result.exit_code == Exit.KEY_REFUSED
     line = result.stderr.splitlines()[-1]
     assert "401" in line
-    assert "; go on with: phygitals refresh" in line
+    assert "; what was committed is kept, go on with: phygitals refresh" in line
     assert server.run("refresh", "--ids", ids, "--store", store).exit_code == Exit.DONE
 
 
@@ -154,7 +273,7 @@ def test_an_outage_that_outlasts_the_patience(server: Server, store: str, tmp_pa
     document = json.loads(result.stdout)
     assert document["resumable"] is True
     assert document["stopped_by"]["class"] == "NotAttempted"
-    assert result.stderr.splitlines()[-1].endswith(f"; go on with: {shlex.join(['phygitals', *command, '--json'])}")
+    assert result.stderr.splitlines()[-1].endswith(f", go on with: {shlex.join(['phygitals', *command, '--json'])}")
 
 
 def test_a_store_that_nobody_made(server: Server, store: str) -> None:
@@ -169,9 +288,11 @@ def test_a_store_that_nobody_made(server: Server, store: str) -> None:
 
 
 def test_a_store_that_cannot_be_opened(server: Server, ids: str, tmp_path: Path) -> None:
-    """Before anything is asked, in one line."""
+    """Before anything is asked, in one line, with the command for when it can be."""
     result = server.run("refresh", "--ids", ids, "--store", str(tmp_path / "nowhere" / "users.db"))
-    assert result.exit_code == Exit.FAILED
+    assert result.exit_code == Exit.INTERRUPTED
+    (line,) = result.stderr.splitlines()
+    assert "unable to open database file; what was committed is kept, go on with: phygitals refresh" in line
     assert server.seen == []
     (tmp_path / "text.db").write_text("this is no database at all, but a text of some length\n" * 50)
     corrupt = server.run("changes", "--store", str(tmp_path / "text.db"))
@@ -183,9 +304,12 @@ def test_a_database_that_is_not_there(server: Server, ids: str) -> None:
     """One line, without its password."""
     pytest.importorskip("asyncpg", reason="not run: asyncpg is not installed")
     url = "postgresql://me:secret@127.0.0.1:1/users"
-    for command in (["refresh", "--ids", ids, "--store", url], ["changes", "--store", url]):
+    for command, code in (
+        (["refresh", "--ids", ids, "--store", url], Exit.INTERRUPTED),
+        (["changes", "--store", url], Exit.FAILED),
+    ):
         result = server.run(*command)
-        assert result.exit_code == Exit.FAILED
+        assert result.exit_code == code
         assert "secret" not in result.output
         assert result.stderr.splitlines()[-1].startswith("phygitals: ")
     assert server.seen == []
@@ -198,8 +322,8 @@ def test_a_disk_that_fills_up(server: Server, ids: str, store: str, monkeypatch:
 
     async def full(self: SqliteStore, *args: Any, **kwargs: Any) -> Any:
         commits.append(args)
-        # The run, and the first of its users.
-        if len(commits) > 2:
+        # The run, its ids, and the first of its users.
+        if len(commits) > 3:
             msg = "the disk is full"
             raise StoreFull(msg)
         return await commit(self, *args, **kwargs)
@@ -211,6 +335,44 @@ def test_a_disk_that_fills_up(server: Server, ids: str, store: str, monkeypatch:
     monkeypatch.setattr(SqliteStore, "commit", commit)
     again = server.run("refresh", "--ids", ids, "--store", store, "--json")
     assert json.loads(again.stdout)["skipped"] == 1
+
+
+@pytest.mark.parametrize("room", range(3))
+def test_a_disk_that_is_full_from_the_start(
+    server: Server, ids: str, store: str, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command is told as well, without a line of counts where nothing was done."""
+    commit, commits = SqliteStore.commit, []
+
+    async def full(self: SqliteStore, *args: Any, **kwargs: Any) -> Any:
+        commits.append(args)
+        if len(commits) > room:
+            msg = "the disk is full"
+            raise StoreFull(msg)
+        return await commit(self, *args, **kwargs)
+
+    command = ["refresh", "--ids", ids, "--store", store]
+    monkeypatch.setattr(SqliteStore, "commit", full)
+    for _ in range(2):
+        commits.clear()
+        result = server.run(*command)
+        assert result.exit_code == Exit.INTERRUPTED
+        again = shlex.join(["phygitals", *command])
+        assert result.stderr == (f"phygitals: the disk is full; what was committed is kept, go on with: {again}\n")
+    monkeypatch.setattr(SqliteStore, "commit", commit)
+    assert server.run(*command).exit_code == Exit.DONE
+
+
+def test_a_store_that_another_run_has(server: Server, ids: str, store: str) -> None:
+    """There is nothing to go on with."""
+    command = ["refresh", "--ids", ids, "--store", store]
+    assert server.run(*command).exit_code == Exit.DONE
+    with closing(sqlite3.connect(f"{store}.lock", isolation_level=None)) as lock:
+        lock.execute("BEGIN EXCLUSIVE")
+        result = server.run(*command)
+    assert result.exit_code == Exit.FAILED
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("phygitals: another run is under way on ")
 
 
 def test_a_rate_is_shared_by_all_who_have_the_store(
@@ -254,7 +416,7 @@ def test_following(server: Server, ids: str, store: str, monkeypatch: pytest.Mon
         if len(looks) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("phygitals_async.cli._refresh.asyncio.sleep", pause)
+    monkeypatch.setattr("asyncio.sleep", pause)
     result = server.run("changes", "--store", store, "--since", "first", "--follow", "--json")
     assert result.exit_code == Exit.INTERRUPTED
     assert result.stderr.splitlines()[-1].endswith(

@@ -213,6 +213,14 @@ def test_the_page_on_stdout(server: Server, store: str) -> None:
     assert result.stdout.startswith("<!doctype html>")
 
 
+@pytest.mark.usefixtures("terminal")
+def test_the_page_is_not_printed_on_a_terminal(server: Server, tmp_path: Path) -> None:
+    """It says how to get it, before it reads the store."""
+    result = server.run("report", "--store", str(tmp_path / "users.db"))
+    assert (result.exit_code, result.stdout) == (Exit.USAGE, "")
+    assert "name a file with --output, such as report.html." in result.stderr
+
+
 def test_the_facts_as_json(server: Server, store: str, tmp_path: Path) -> None:
     """Without a page, or beside one."""
     result = server.run("report", "--store", store, "--json")

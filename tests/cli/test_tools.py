@@ -23,7 +23,7 @@ from click.testing import CliRunner
 
 from cli_support import KEY, Server, lines, press_ctrl_c
 from phygitals_async import CertificateRefused, Request, Response
-from phygitals_async.cli import _doctor
+from phygitals_async.cli import _diagnosis
 from phygitals_async.cli._app import app
 from phygitals_async.cli._endings import Exit
 
@@ -56,15 +56,15 @@ def test_a_get_does_not_show_a_key_that_is_echoed(server: Server) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "code", "told"),
     [
-        (404, b"{}", Exit.FAILED, "GET: 404"),
-        (401, b"{}", Exit.KEY_REFUSED, "GET: 401"),
+        (404, b"{}", Exit.FAILED, "GET /new: 404"),
+        (401, b"{}", Exit.KEY_REFUSED, "GET /new: 401"),
         (200, b"<html>", Exit.FAILED, "not the documented object; $: not JSON"),
     ],
 )
 def test_a_get_that_fails(server: Server, status: int, body: bytes, code: Exit, told: str) -> None:
     """As any other call."""
     server.replaced["/new"] = lambda _: Response(status, {}, body)
-    result = server.run("api", "GET", "/new")
+    result = server.run("api", "GET", "/new?x=1")
     assert (result.exit_code, result.stdout) == (code, "")
     (line,) = result.stderr.splitlines()
     assert told in line
@@ -82,8 +82,18 @@ def test_a_path_that_could_lead_elsewhere(server: Server, path: str) -> None:
 
 
 def test_only_reads(server: Server) -> None:
-    """What moves money has commands that ask."""
-    assert server.run("api", "POST", "/vm/buyback").exit_code == Exit.USAGE
+    """What moves money has commands that ask; and the method comes first."""
+    result = server.run("api", "POST", "/vm/buyback")
+    assert (result.exit_code, result.stdout) == (Exit.USAGE, "")
+    assert result.stderr == (
+        "phygitals: only GET is sent, not POST: buy, sell and ship do what moves money or goods, and ask first. "
+        "See phygitals api --help\n"
+    )
+    bare = server.run("api", "/vm/available").stderr
+    assert bare.startswith("phygitals: the method comes before the path: phygitals api GET /vm/available. ")
+    assert "Missing argument 'PATH'" in server.run("api", "GET").stderr
+    assert "Missing argument 'GET'" in server.run("api").stderr
+    assert server.seen == []
 
 
 def test_interrupting_a_get(server: Server) -> None:
@@ -123,14 +133,51 @@ def test_all_is_well(server: Server) -> None:
 
 
 def test_no_key(server: Server) -> None:
-    """It is a finding, with what to do."""
+    """It is a finding, with what to do, and a wrong use as in every command; the way and the clock are looked at."""
     code, found = examined(server, PHYGITALS_API_KEY=None)
-    assert code == Exit.FAILED
-    assert list(found) == ["versions", "key and environment"]
+    assert code == Exit.USAGE
+    assert list(found) == ["versions", "key and environment", "URL", "proxy", "name", "TLS", "answer", "clock"]
+    assert [name for name, finding in found.items() if finding["state"] != "ok"] == ["key and environment"]
     assert "set PHYGITALS_API_KEY" in found["key and environment"]["advice"]
+    assert found["URL"]["found"] == f"{server.url}/_/api/v1"
+    assert found["answer"]["found"] == "401, to a request without a key"
     shown = server.run("doctor", PHYGITALS_API_KEY="with a space")
-    assert "key and environment: set PHYGITALS_API_KEY" in shown.stdout
+    assert "key and environment: set PHYGITALS_API_KEY to the key as Phygitals issued it" in shown.stdout
     assert shown.stderr == "phygitals: something is wrong: see above what to do\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "advice"),
+    [
+        ({"PHYGITALS_ENVIRONMENT": "production"}, "this key is for sandbox: leave PHYGITALS_ENVIRONMENT"),
+        (
+            {"PHYGITALS_ENVIRONMENT": "sandbox", "PHYGITALS_API_KEY": "other"},
+            "this key is for production: leave PHYGITALS_ENVIRONMENT",
+        ),
+        ({"PHYGITALS_ENVIRONMENT": "nonsense"}, "set PHYGITALS_ENVIRONMENT to production or sandbox, or leave it out"),
+        ({"PHYGITALS_BASE_URL": "nonsense"}, "set PHYGITALS_BASE_URL only for another place than the vendor's"),
+    ],
+)
+def test_settings_that_contradict_each_other(server: Server, variables: dict[str, str], advice: str) -> None:
+    """It says which one to change; nothing is sent with the key."""
+    code, found = examined(server, **variables)
+    assert code == Exit.USAGE
+    assert advice in found["key and environment"]["advice"]
+    assert ("clock" in found) == ("nonsense" not in variables.values())
+
+
+def test_no_key_and_no_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes a connection and says nothing, or goes away."""
+
+    async def wait(_: Request) -> None:
+        await asyncio.sleep(60)
+
+    server.replaced["/available"] = wait
+    monkeypatch.setattr(_diagnosis, "_PATIENCE", 0.2)
+    code, found = examined(server, PHYGITALS_API_KEY=None)
+    assert code == Exit.USAGE
+    assert "no answer within 0 s" in found["answer"]["found"]
+    assert "clock" not in found
 
 
 def test_a_key_that_is_refused(server: Server) -> None:
@@ -159,16 +206,42 @@ def test_an_outage(server: Server) -> None:
     assert len(server.seen) == 1
 
 
-@pytest.mark.parametrize(("off", "told"), [(-90, "90 s ahead of"), (90, "90 s behind"), (20, "")])
-def test_the_clock(server: Server, off: int, told: str) -> None:
-    """A clock that is off is a warning, and no failure."""
+@pytest.mark.parametrize(
+    ("off", "told", "state"),
+    [
+        (-90, "90 s ahead of", "warning"),
+        (90, "90 s behind", "warning"),
+        (20, "", "ok"),
+        (-91_000_000, "91,000,000 s ahead of", "failed"),
+    ],
+)
+def test_the_clock(off: int, told: str, state: str) -> None:
+    """One that is a little off is a warning, one that is off by hours makes everything wrong."""
     now = datetime.now(UTC)
     response = Response(200, {"DATE": format_datetime(now + timedelta(seconds=off), usegmt=True)}, b"")
-    finding = _doctor.check_clock(response, now.replace(microsecond=0))
-    assert finding.state == ("warning" if told else "ok")
+    finding = _diagnosis.check_clock(response, now.replace(microsecond=0))
+    assert finding.state == state
     assert told in finding.found
     assert ("NTP" in finding.advice) == bool(told)
-    assert _doctor.check_clock(Response(200, {}, b""), now).found == "the answer has no date to compare with"
+    assert _diagnosis.check_clock(Response(200, {}, b""), now).found == "the answer has no date to compare with"
+
+
+@pytest.mark.parametrize(
+    ("off", "code", "last"),
+    [
+        (timedelta(minutes=2), Exit.DONE, "phygitals: calls work, but see the warning above\n"),
+        (timedelta(days=1060), Exit.FAILED, "phygitals: something is wrong: see above what to do\n"),
+    ],
+)
+@pytest.mark.parametrize("key", [KEY, None])
+def test_a_clock_that_is_off(server: Server, off: timedelta, code: Exit, last: str, key: str | None) -> None:
+    """The last line does not say that all is well, and the status tells of what is wrong, with a key and without."""
+    date = format_datetime(datetime.now(UTC) + off, usegmt=True)
+    server.replaced["/available"] = lambda _: Response(200, {"Date": date}, b"[]")
+    result = server.run("doctor", PHYGITALS_API_KEY=key)
+    assert result.exit_code == (code if key else Exit.USAGE)
+    assert result.stderr == (last if key else "phygitals: something is wrong: see above what to do\n")
+    assert "clock: set this machine's clock" in result.stdout
 
 
 def test_a_name_that_is_unknown(server: Server) -> None:
@@ -176,9 +249,11 @@ def test_a_name_that_is_unknown(server: Server) -> None:
     code, found = examined(server, PHYGITALS_BASE_URL="https://no-such-host.invalid")
     assert code == Exit.FAILED
     assert list(found)[-1] == "name"
+    _, without = examined(server, PHYGITALS_BASE_URL="https://no-such-host.invalid", PHYGITALS_API_KEY=None)
+    assert list(without)[-1] == "name"
     assert "no-such-host.invalid could not be resolved" in found["name"]["found"]
     assert "DNS" in found["name"]["advice"]
-    assert "Unicode" in _doctor.check_name(urlsplit(f"https://{'x' * 70}.invalid")).found
+    assert "Unicode" in _diagnosis.check_name(urlsplit(f"https://{'x' * 70}.invalid")).found
 
 
 def test_a_port_that_nobody_listens_on(server: Server) -> None:
@@ -188,6 +263,9 @@ def test_a_port_that_nobody_listens_on(server: Server) -> None:
     _, found = examined(server, PHYGITALS_BASE_URL=f"http://127.0.0.1:{port}")
     assert found["TLS"]["found"] == f"no connection to 127.0.0.1:{port}: Connection refused"
     assert f"start what should answer at 127.0.0.1:{port}" in found["TLS"]["advice"]
+    _, found = examined(server, PHYGITALS_BASE_URL=server.url.replace("http://", "https://"))
+    assert found["TLS"]["found"].startswith(f"no TLS at {urlsplit(server.url).netloc}: ")
+    assert "speaks no TLS: check the port" in found["TLS"]["advice"]
     _, found = examined(server, PHYGITALS_BASE_URL=f"https://127.0.0.1:{port}")
     assert f"lets this machine reach 127.0.0.1:{port}" in found["TLS"]["advice"]
 
@@ -218,23 +296,23 @@ def test_certificates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """One that is not trusted, and the same once its authority is."""
     authority = trustme.CA()
     with tls(authority) as port:
-        refused = _doctor.check_tls(urlsplit(f"https://localhost:{port}"))
+        refused = _diagnosis.check_tls(urlsplit(f"https://localhost:{port}"))
     assert refused.state == "failed"
     assert refused.found.startswith("the certificate of localhost was refused: ")
     assert "SSL_CERT_FILE" in refused.advice
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     with tls(authority) as port:
-        trusted = _doctor.check_tls(urlsplit(f"https://localhost:{port}"))
+        trusted = _diagnosis.check_tls(urlsplit(f"https://localhost:{port}"))
     assert trusted.state == "ok"
     assert "TLSv1.3, certificate valid until " in trusted.found
-    assert "SSL_CERT_FILE" in _doctor._advice(CertificateRefused())
+    assert "SSL_CERT_FILE" in _diagnosis._advice(CertificateRefused())
 
 
 @pytest.mark.parametrize(("url", "port"), [("https://a", 443), ("http://a", 80), ("http://a:81", 81)])
 def test_ports(url: str, port: int) -> None:
     """The scheme's, unless the URL names one."""
-    assert _doctor._port(urlsplit(url)) == port
+    assert _diagnosis._port(urlsplit(url)) == port
 
 
 def test_a_proxy(server: Server) -> None:
@@ -264,9 +342,9 @@ def test_versions_that_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
-    assert "(unknown)" not in _doctor.check_versions().found
+    assert "(unknown)" not in _diagnosis.check_versions().found
     monkeypatch.setattr(metadata, "version", missing)
-    assert "aiohttp (unknown)" in _doctor.check_versions().found
+    assert "aiohttp (unknown)" in _diagnosis.check_versions().found
 
 
 # sandbox

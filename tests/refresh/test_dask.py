@@ -6,6 +6,7 @@ import asyncio
 import functools
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from phygitals_async import (
     StoreUnavailable,
 )
 from phygitals_async.refresh import MemoryStore, RefreshReport, SqliteStore, read_changes, read_inventories, refresh
+from phygitals_async.refresh._dask_parts import in_parts
+from phygitals_async.refresh._sources import groups
 
 dask_config: Any = pytest.importorskip("dask.config", reason="not run: dask is not installed")
 dask: Any = pytest.importorskip("distributed", reason="not run: distributed is not installed")
@@ -37,7 +40,8 @@ IDS = [f"user_{number}" for number in range(100)]
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("phygitals_async.refresh._dask._PART_USERS", 10)
+    monkeypatch.setattr("phygitals_async.refresh._dask_parts._FIRST_PART_USERS", 10)
+    monkeypatch.setattr("phygitals_async.refresh._dask_parts._MOST_PART_USERS", 10)
     monkeypatch.setattr("phygitals_async.refresh._run._COMMIT_USERS", 4)
 
 
@@ -110,6 +114,20 @@ async def test_a_part_that_is_done_is_not_even_read(path: Path) -> None:
         assert len(await told(store)) == 101
 
 
+@pytest.mark.parametrize("users", [0, 9, 10, 11, 255, 256, 257, 512, 1000])
+async def test_parts_are_small_at_first_and_grow(monkeypatch: pytest.MonkeyPatch, users: int) -> None:
+    """The same ids make the same parts, however many workers there are."""
+    monkeypatch.setattr("phygitals_async.refresh._dask_parts._MOST_PART_USERS", 40)
+    monkeypatch.setattr("phygitals_async.refresh._dask_parts._PARTS_OF_A_SIZE", 3)
+    ids = [f"user_{number}" for number in range(users)]
+    async with aclosing(groups(ids, MemoryStore())) as source:
+        parts = [part async for part in in_parts(await anext(source), source)]
+    assert [user_id for _, some in parts for user_id in some] == ids
+    assert [part.number for part, _ in parts] == list(range(1, len(parts) + 1))
+    sizes = [10, 10, 10, 20, 20, 20, *[40] * 30]
+    assert all(len(some) == size for (_, some), size in zip(parts[:-1], sizes, strict=False))
+
+
 async def test_a_user_in_two_parts_is_told_of_once(path: Path) -> None:
     """However the two meet, here on a worker that does two parts at once."""
     new_world(100)
@@ -131,14 +149,14 @@ async def test_a_refused_key_ends_the_run_and_it_can_be_gone_on_with(path: Path)
             yield f"user_{number}"
 
     async with cluster() as workers, SqliteStore(path) as store:
-        report = await refresh(client, source(), store, on=workers.scheduler_address)
+        report = await refresh(client, source(), store, run="today", on=workers.scheduler_address)
         assert isinstance(report.stopped_by, AuthenticationError)
         assert (report.resumable, report.failed) == (True, 0)
         assert len(read) <= 512
         # The parts that waited on the same worker asked nobody.
         assert len(world.asked) < 60
         world.faults.clear()
-        report = await refresh(client, IDS, store, on=workers.scheduler_address)
+        report = await refresh(client, IDS, store, run="today", on=workers.scheduler_address)
         assert (report.run.number, report.run.known, report.resumable) == (1, 100, False)
         assert len(await told(store)) == 100
 
@@ -152,6 +170,77 @@ async def test_what_fails_on_a_worker_comes_out(path: Path, make: Any, error: ty
         with pytest.raises(error):
             await refresh(make, IDS, store, on=workers.scheduler_address)
         await store.acquire()
+
+
+async def test_a_worker_without_a_key_says_that_it_is_the_worker(path: Path) -> None:
+    """Here there is one."""
+    async with cluster(1) as workers, SqliteStore(path) as store:
+        (worker,) = workers.workers.values()
+        with pytest.raises(
+            ConfigurationError, match=f"the worker {worker.address} cannot make a client, .* no API key"
+        ):
+            await refresh(PhygitalsClient, IDS, store, on=workers.scheduler_address)
+
+
+async def test_what_workers_commit_is_told_before_their_parts_are_done(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Now and then, and where a cancellation ends them as well."""
+    monkeypatch.setattr("phygitals_async.refresh._dask._LOOK", 0.01)
+    monkeypatch.setattr("phygitals_async.refresh._run._COMMIT_SECONDS", 0.0)
+    world = new_world(100)
+    reports: list[RefreshReport] = []
+    seen = asyncio.Event()
+
+    def note(report: RefreshReport) -> None:
+        reports.append(report)
+        seen.set()
+
+    async def answer(request: Any) -> Response:
+        # The others wait until somebody has heard of the first five.
+        if len(world.asked) >= 5:
+            world.gate.clear()
+        return await answers(request)
+
+    answers = world.answer
+    monkeypatch.setattr(world, "answer", answer)
+    async with cluster(1) as workers, SqliteStore(path) as store:
+        running = asyncio.create_task(
+            refresh(client, IDS, store, on=workers.scheduler_address, on_commit=note, limit=1)
+        )
+        await seen.wait()
+        assert 0 < reports[0].asked == reports[0].run.done < 10
+        running.cancel()
+        await asyncio.wait([running], timeout=0.05)
+        world.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        (run,) = await store.runs()
+        assert reports[-1].asked == reports[-1].run.done == run.done
+        assert [report.run.done for report in reports] == sorted({report.run.done for report in reports})
+
+
+async def test_a_cluster_without_workers(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told of, waited for, and ends the run, which can be gone on with."""
+    monkeypatch.setattr("phygitals_async.refresh._dask._LOOK", 0.01)
+    monkeypatch.setattr("phygitals_async.refresh._dask._ALONE", 0.04)
+    new_world(100)
+    async with cluster(0) as workers, SqliteStore(path) as store:
+        report = await refresh(client, IDS, store, on=workers.scheduler_address, patience=0.05)
+        assert (str(report.stopped_by), report.resumable) == (
+            f"the cluster at {workers.scheduler_address} has no workers",
+            True,
+        )
+        (line,) = (record.getMessage() for record in caplog.records if record.name == "phygitals_async")
+        assert line == f"the cluster at {workers.scheduler_address} has no workers: waiting 0.05 s for some"
+        running = asyncio.create_task(refresh(client, IDS, store, on=workers.scheduler_address))
+        while len(caplog.records) < 2:  # noqa: ASYNC110 - nothing else tells that it waits.
+            await asyncio.sleep(0.01)
+        workers.scale(1)
+        report = await running
+        assert (report.run.number, report.run.done, report.resumable) == (1, 100, False)
 
 
 async def test_cancelling_ends_the_parts_and_keeps_what_was_answered(path: Path) -> None:
@@ -179,6 +268,8 @@ async def test_cancelling_ends_the_parts_and_keeps_what_was_answered(path: Path)
         (run,) = await store.runs()
         assert 10 <= run.done < 100
         assert len(await told(store)) == run.done
+        # What was committed at the end was told, and closed it again.
+        world.gate.set()
         report = await refresh(client, IDS, store, on=workers.scheduler_address)
         assert (report.run.number, report.run.known) == (1, 100)
         assert len(await told(store)) == 100

@@ -106,6 +106,26 @@ async def test_csv() -> None:
     assert (await written("csv", MemoryStore())).count(b"\n") == 1
 
 
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "\n="])
+async def test_a_name_that_is_a_formula(start: str) -> None:
+    """A spreadsheet would run it from a CSV: there it has an apostrophe, unless somebody wants it raw."""
+    formula = f"{start}cmd|' /C calc'!A0"
+    sandbox, store = Sandbox(seed=1), MemoryStore()
+    sandbox.add_item("-ann", name=formula, buyback_price=Decimal(-1))
+    async with PhygitalsClient(MemoryTransport(sandbox), api_key="sandbox-test") as api:
+        await refresh(api, ["-ann"], store)
+    written = {}
+    for raw in (False, True):
+        file = io.BytesIO()
+        await export(store, file, "csv", raw=raw)
+        (row,) = csv.DictReader(io.StringIO(file.getvalue().decode(), newline=""))
+        written[raw] = (row["user_id"], row["name"], row["buyback_price"])
+    assert written == {False: ("'-ann", f"'{formula}", "-1.0"), True: ("-ann", formula, "-1.0")}
+    file = io.BytesIO()
+    await export(store, file, "ndjson")
+    assert json.loads(file.getvalue())["name"] == formula
+
+
 @pytest.mark.parametrize("rows_at_a_time", [1, 20_000])
 async def test_parquet(monkeypatch: pytest.MonkeyPatch, rows_at_a_time: int) -> None:
     """Prices are decimals, times are times."""

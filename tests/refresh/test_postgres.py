@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -73,7 +74,7 @@ async def test_a_connection_that_is_lost_ends_the_run_and_it_can_be_gone_on_with
         with pytest.raises(StoreUnavailable):
             await refresh(api(), _slowly(ids(), cutting), store)
         assert 0 < len(await store.user_page("", 2000)) < 1000
-        report = await refresh(api(), [f"user_{number}" for number in range(1000)], store)
+        report = await refresh(api(), ids(), store)
         assert (report.run.number, report.run.known, report.resumable) == (1, 1000, False)
         assert len([change async for change in read_changes(store)]) == 1000
 
@@ -92,6 +93,8 @@ async def test_a_database_that_is_not_there_is_told_without_the_password(postgre
         with pytest.raises(StoreUnavailable) as caught:
             await store.runs()
         assert "s3cret" not in f"{caught.value} {store!r}"
+        host = urlsplit(address).netloc.rpartition("@")[2]
+        assert f"the database {host}{urlsplit(address).path}, schema phygitals: " in str(caught.value)
         await store.aclose()
         with pytest.raises(StoreUnavailable, match="was closed"):
             await store.runs()

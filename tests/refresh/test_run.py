@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import aclosing
 from decimal import Decimal
@@ -16,6 +18,7 @@ from attrs import evolve, frozen
 
 from phygitals_async import (
     AuthenticationError,
+    ConnectError,
     DecodeError,
     InvalidArgumentError,
     Inventory,
@@ -31,8 +34,18 @@ from phygitals_async import (
     build_converter,
     fan_out,
 )
-from phygitals_async.refresh import Budget, ChangeKind, MemoryStore, Run, read_changes, read_inventories, refresh
+from phygitals_async.refresh import (
+    Budget,
+    ChangeKind,
+    MemoryStore,
+    Part,
+    Run,
+    read_changes,
+    read_inventories,
+    refresh,
+)
 from phygitals_async.refresh._run import Job
+from phygitals_async.refresh._sources import groups
 from phygitals_transports import MemoryTransport
 from support import ONCE, last_segment
 from virtual import virtual_backend
@@ -142,6 +155,26 @@ async def test_what_changed_is_told_with_before_and_after() -> None:
     assert {i.user_id: i async for i in read_inventories(world.store)} == {
         user_id: await world.api.get_inventory(user_id) for user_id in "abcd"
     }
+
+
+async def test_whoever_stops_within_a_users_changes_is_told_all_of_them_again() -> None:
+    """Nothing is lost, whichever of the changes was the last to be seen."""
+    world = World("a", "b", "c")
+    await refresh(world.api, ["a", "b", "c"], world.store)
+    for user_id in ("a", "b", "c"):
+        for name in ("Mewtwo", "Charizard", "Gengar"):
+            world.give(user_id, name)
+    await refresh(world.api, ["a", "b", "c"], world.store)
+    every = [change async for change in read_changes(world.store)]
+    assert len(every) == 3 + 9
+    numbers = [change.number for change in every]
+    assert numbers == sorted(numbers)
+    for nth, change in enumerate(every):
+        later = [one async for one in read_changes(world.store, after=change.number)]
+        assert later[-len(every[nth + 1 :]) :] == every[nth + 1 :] or nth == len(every) - 1
+        # What is told again is of the same user.
+        assert {one.user_id for one in later[: len(later) - len(every[nth + 1 :])]} <= {change.user_id}
+    assert [one async for one in read_changes(world.store, after=numbers[-1])] == []
 
 
 async def test_details_reach_the_snapshot_and_are_no_change() -> None:
@@ -254,6 +287,76 @@ async def test_an_unfinished_run_may_be_left_behind() -> None:
     assert (await refresh(world.api, [], world.store, run="other")).run.number == 4
 
 
+def _numbered(first: int, users: int) -> list[str]:
+    return [f"user_{number}" for number in range(first, first + users)]
+
+
+async def _cut_short(world: World, ids: Any) -> Run:
+    """Begin a run, and have it end after the first answers."""
+
+    def stop(_: Any) -> None:
+        raise KeyError("a bug of the caller's")
+
+    with pytest.raises(KeyError):
+        await refresh(world.api, ids, world.store, limit=1, on_commit=stop)
+    run, *_ = await world.store.runs()
+    assert run.finished_at is None
+    world.transport.sent.clear()
+    return run
+
+
+@pytest.mark.parametrize(
+    "others",
+    [_numbered(0, 1), _numbered(0, 999), _numbered(0, 1001), _numbered(1000, 1), [], None],
+    ids=["done", "fewer", "more", "another", "nobody", "the store's"],
+)
+async def test_other_ids_do_not_finish_a_run(others: list[str] | None) -> None:
+    """They begin one of their own: nobody is left out since another list was half done."""
+    ids = _numbered(0, 1000)
+    world = World(*ids)
+    await _cut_short(world, ids)
+    known = await world.store.user_page("", 2000)
+    report = await refresh(world.api, others, world.store)
+    assert (report.run.number, report.skipped, report.resumable) == (2, 0, False)
+    assert world.asked == sorted(known if others is None else others)
+    assert [run.finished_at is None for run in await world.store.runs()] == [False, True]
+
+
+async def test_the_same_ids_go_on_in_whatever_form_and_order(tmp_path: Path) -> None:
+    """A file, a list, a set."""
+    ids = _numbered(0, 1000)
+    path = tmp_path / "ids.txt"
+    path.write_text("\n".join(ids))
+    for again in (ids, path, set(ids), ids[::-1]):
+        world = World()
+        run = await _cut_short(world, path)
+        report = await refresh(world.api, again, world.store)
+        assert (report.run.number, report.run.unknown, report.skipped) == (1, 1000, run.unknown)
+
+
+async def test_ids_that_are_read_once_are_told_by_the_first_of_them() -> None:
+    """What comes after them is not known before they are looked up."""
+    world = World()
+    await _cut_short(world, iter(_numbered(0, 1000)))
+    report = await refresh(world.api, iter(_numbered(0, 600)), world.store)
+    assert (report.run.number, report.run.unknown) == (1, 600)
+    await _cut_short(world, iter(_numbered(0, 1000)))
+    report = await refresh(world.api, iter(_numbered(1, 1000)), world.store)
+    assert (report.run.number, report.skipped) == (3, 0)
+
+
+async def test_a_run_that_is_begun_by_name_goes_on_with_whatever_ids_are_given() -> None:
+    """And without its name, with those it was begun with."""
+    world = World()
+    run = await _cut_short(world, _numbered(0, 1000))
+    monday = await refresh(world.api, _numbered(0, 1001), world.store, run=run.name)
+    assert (monday.run.number, monday.skipped) == (1, run.unknown)
+    await world.store.commit(evolve(run, finished_at=None))
+    assert (await refresh(world.api, _numbered(0, 1000), world.store)).run.number == 1
+    await world.store.commit(evolve(run, finished_at=None))
+    assert (await refresh(world.api, _numbered(0, 1001), world.store)).run.number == 2
+
+
 async def _now(world: World) -> Any:
     report = await refresh(world.api, [], MemoryStore())
     return report.run.started_at
@@ -291,7 +394,7 @@ async def test_a_refused_key_ends_the_run_and_it_can_be_gone_on_with() -> None:
     world.faults.clear()
     done = report.run.done
     world.transport.sent.clear()
-    report = await refresh(world.api, ids, world.store)
+    report = await refresh(world.api, source(), world.store)
     assert not report.resumable
     assert report.run.done == 1000
     assert len(world.asked) == 1000 - done
@@ -310,6 +413,57 @@ async def test_an_outage_beyond_patience_ends_the_run() -> None:
     world.faults.clear()
     report = await refresh(world.api, ids, world.store)
     assert (report.resumable, report.run.done) == (False, 100)
+
+
+@pytest.mark.parametrize("known", [0, 5])
+@pytest.mark.parametrize("users", [16, 63, 64, 65])
+async def test_an_outage_beyond_patience_ends_a_run_of_few_users_too(users: int, known: int) -> None:
+    """Where all of them had been tried by then, none is left that was not attempted."""
+    ids = _numbered(0, users)
+    world = World(*ids)
+    answers = [known]
+
+    def answer(request: Request) -> Response:
+        answers[0] -= 1
+        return world.answer(request) if answers[0] >= 0 else Response(503, {}, b"")
+
+    async with PhygitalsClient(MemoryTransport(answer), api_key="sandbox-test", retry=ONCE) as api:
+        report = await refresh(api, ids, world.store, patience=10)
+    assert isinstance(report.stopped_by, NotAttempted)
+    assert "503" in str(report.stopped_by) or users == 65
+    assert (report.resumable, report.run.known) == (True, known)
+    report = await refresh(world.api, ids, world.store)
+    assert (report.run.number, report.skipped, report.resumable, report.run.done) == (1, known, False, users)
+
+
+@pytest.mark.parametrize("users", [1, 3])
+async def test_where_nothing_listens_the_run_is_not_finished(users: int) -> None:
+    """It is not that the users failed, even where they are too few to tell an outage."""
+
+    def refuse(request: Request) -> Response:
+        with request.delivery.connecting():
+            raise ConnectError("nothing listens")
+        return world.answer(request)
+
+    world = World()
+    async with PhygitalsClient(MemoryTransport(refuse), api_key="sandbox-test", retry=ONCE) as api:
+        report = await refresh(api, _numbered(0, users), world.store, patience=3)
+    assert isinstance(report.stopped_by, NotAttempted)
+    assert "nothing listens" in str(report.stopped_by)
+    assert report.resumable
+
+
+async def test_one_user_who_cannot_be_reached_does_not_hold_the_run_up() -> None:
+    """Whatever the others got."""
+    for others in (["a", "b"], ["b", "a"]):
+        world = World("a", "b")
+        world.faults["b"] = Response(500, {}, b"")
+        report = await refresh(world.api, others, world.store, patience=3, limit=1)
+        assert (report.failed, report.stopped_by, report.resumable) == (1, None, False)
+    world = World("b")
+    world.faults["b"] = Response(500, {}, b"")
+    report = await refresh(world.api, ["b"], world.store, patience=3)
+    assert (report.failed, report.stopped_by, report.resumable) == (1, None, False)
 
 
 async def test_a_closed_client_ends_the_run() -> None:
@@ -362,7 +516,7 @@ async def test_a_source_that_fails_is_told_after_what_it_gave_is_kept() -> None:
         raise OSError(msg)
 
     with pytest.raises(OSError, match="database of users"):
-        await refresh(world.api, source(), world.store)
+        await refresh(world.api, source(), world.store, run="today")
     (run,) = await world.store.runs()
     assert (run.known, run.finished_at) == (2, None)
 
@@ -372,7 +526,7 @@ async def test_a_source_that_fails_is_told_after_what_it_gave_is_kept() -> None:
         raise OSError(msg)
 
     with pytest.raises(OSError, match="file of users"):
-        await refresh(world.api, plain(), world.store)
+        await refresh(world.api, plain(), world.store, run="today")
     (run,) = await world.store.runs()
     assert (run.known, run.unknown, run.finished_at) == (2, 1, None)
 
@@ -410,8 +564,8 @@ async def test_cancelling_keeps_what_was_answered() -> None:
 class Full(MemoryStore):
     """A store on a disk that fills up."""
 
-    # For the run, and for one batch.
-    room = 2
+    # For the run, its ids, and one batch.
+    room = 3
 
     async def commit(self, *arguments: Any, **more: Any) -> Collection[str]:
         """Commit while there is room."""
@@ -486,7 +640,8 @@ async def test_a_commit_that_is_cut_short_is_not_made_again(monkeypatch: pytest.
         await entered.wait()
         monkeypatch.setattr(Slow, "commit", MemoryStore.commit)
         tasks.cancel_scope.cancel()
-    report = await refresh(world.api, ["a", "b", "c"], slow)
+    (run,) = await slow.runs()
+    report = await refresh(world.api, ["a", "b", "c"], slow, run=run.name)
     assert report.skipped == 2
     assert len(await world.changes()) == 3
 
@@ -526,8 +681,9 @@ async def test_users_whom_another_worker_has_looked_up_meanwhile(monkeypatch: py
             if users and not late:
                 late.append(run)
                 monkeypatch.setattr(Late, "commit", MemoryStore.commit)
-                job = Job(self, run)
-                async with aclosing(job.wanted(["a", "b"])) as wanted:
+                job = Job(self)
+                job.begin(run, Part(0))
+                async with aclosing(job.wanted(groups(["a", "b"], self))) as wanted:
                     await job.work(world.api.stream_inventories(wanted))
             return await MemoryStore.commit(self, run, users, *rest, **more)
 
@@ -551,8 +707,9 @@ async def test_a_run_that_a_later_one_followed_writes_nothing_more() -> None:
     (first,) = await world.store.runs()
     await refresh(world.api, ["a"], world.store, run="second")
     before = await world.store.users(["a", "b"])
-    job = Job(world.store, first)
-    async with aclosing(job.wanted(["a", "b"])) as wanted:
+    job = Job(world.store)
+    job.begin(first, Part(0))
+    async with aclosing(job.wanted(groups(["a", "b"], world.store))) as wanted:
         await job.work(world.api.stream_inventories(wanted))
     assert await world.store.users(["a", "b"]) == before
     assert len(await world.changes()) == 1
@@ -566,16 +723,51 @@ async def test_what_makes_clients_is_for_a_cluster() -> None:
     assert await store.runs() == []
 
 
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800", 5, b"monday"])
+async def test_a_name_that_no_run_can_have(name: Any) -> None:
+    """It is refused before anybody is asked."""
+    world = World("a")
+    with pytest.raises(InvalidArgumentError, match="the name of a run"):
+        await refresh(world.api, ["a"], world.store, run=name)
+    assert world.asked == []
+
+
 # Where ids come from
 
 
 async def test_ids_from_a_file(tmp_path: Path) -> None:
     """One on each line, whatever the line ends with."""
     path = tmp_path / "ids.txt"
-    path.write_bytes("\ufeffa\r\nb\n\n c d \nж".encode())
-    world = World("a", "b", " c d ", "ж")
+    path.write_bytes("\ufeffa\r\nb \n\n \t\nc d\t\n\ufeffж".encode())
+    world = World("a", "b", "c d", "ж")
     report = await refresh(world.api, path, world.store)
-    assert (report.run.known, report.failed) == (4, 0)
+    assert (report.run.known, report.failed, report.asked) == (4, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"a\n\xff\n", "are not UTF-8 text"), (b"\xff\xfea\0", "are not UTF-8 text"), (b"\n \r\n", "no user ids")],
+)
+async def test_a_file_that_has_no_ids_finishes_no_run(tmp_path: Path, content: bytes, says: str) -> None:
+    """It is a mistake: nobody refreshes nobody every night."""
+    path = tmp_path / "ids.txt"
+    path.write_bytes(content)
+    world = World("a")
+    with pytest.raises(InvalidArgumentError, match=says):
+        await refresh(world.api, path, world.store)
+    assert [run for run in await world.store.runs() if run.finished_at is not None] == []
+
+
+async def test_ids_from_a_pipe_are_read_once(tmp_path: Path) -> None:
+    """It cannot be opened again."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    world = World("a", "b")
+    writer = threading.Thread(target=path.write_text, args=["a\nb\n"])
+    writer.start()
+    report = await refresh(world.api, path, world.store)
+    writer.join()
+    assert (report.run.known, report.resumable) == (2, False)
 
 
 async def test_a_file_that_cannot_be_read_is_told_before_anything_is_done(tmp_path: Path) -> None:

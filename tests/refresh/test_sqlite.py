@@ -187,6 +187,75 @@ async def test_a_store_of_an_older_version_is_brought_up_to_date(tmp_path: Path,
         assert found == len(STEPS)
 
 
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Path:
+    """Return a folder in which SQLite cannot write the file that it needs beside a store.
+
+    Whoever runs the tests may be allowed to write everywhere.
+    """
+    (tmp_path / "store.db-shm").symlink_to("nowhere/at-all")
+    return tmp_path
+
+
+async def test_a_store_that_was_closed_can_be_read_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """From a snapshot of a disk, or a folder of somebody else's."""
+    path = tmp_path / "a store?#%41.db"
+    async with SqliteStore(path) as store:
+        await fill(store, 0)
+    path.with_name(f"{path.name}-shm").symlink_to("nowhere/at-all")
+    async with SqliteStore(path) as store:
+        assert await store.user_page("", 10) == ["user_0"]
+        assert len(await store.change_page(0, 10)) == 1
+        with pytest.raises(StoreUnavailable, match="readonly"):
+            await fill(store, 1)
+
+
+async def test_what_is_not_at_rest_or_not_there_is_not_read_so(unwritable: Path) -> None:
+    """Something that was committed would be missing."""
+    path = unwritable / "store.db"
+    with pytest.raises(StoreUnavailable, match="unable to open database file"):
+        await SqliteStore(unwritable / "none" / "store.db").runs()
+    path.with_name("store.db-shm").unlink()
+    async with SqliteStore(path) as store:
+        await fill(store, 0)
+        # As it is after a kill.
+        copy, rest = path.read_bytes(), path.with_name("store.db-wal").read_bytes()
+    path.write_bytes(copy)
+    path.with_name("store.db-wal").write_bytes(rest)
+    path.with_name("store.db-shm").unlink(missing_ok=True)
+    path.with_name("store.db-shm").symlink_to("nowhere/at-all")
+    with pytest.raises(StoreUnavailable, match="unable to open database file"):
+        await SqliteStore(path).runs()
+
+
+async def test_an_older_store_where_nothing_can_be_written(unwritable: Path) -> None:
+    """It is told what to do."""
+    path = unwritable / "store.db"
+    path.with_name("store.db-shm").unlink()
+    older = SqliteThread(path, STEPS[:1])
+    await older.do(lambda connection: connection.execute("SELECT 1").fetchall())
+    await older.aclose()
+    path.with_name("store.db-shm").symlink_to("nowhere/at-all")
+    with pytest.raises(StoreUnavailable, match="is of an older version, and cannot be brought up to date"):
+        await SqliteStore(path).runs()
+
+
+async def test_a_link_to_a_store_has_its_lock(tmp_path: Path) -> None:
+    """A run that has the store has it under each of its names."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "other").symlink_to("folder")
+    (tmp_path / "link.db").symlink_to("other/store.db")
+    names = [tmp_path / "folder" / "store.db", tmp_path / "link.db", tmp_path / "other" / "store.db"]
+    for name in names:
+        async with SqliteStore(name) as first:
+            await first.acquire()
+            for other in names:
+                async with SqliteStore(other) as second:
+                    with pytest.raises(StoreBusy):
+                        await second.acquire()
+    assert (tmp_path / "link.db").is_symlink()
+
+
 async def test_several_may_make_a_store_at_once(tmp_path: Path) -> None:
     """None of them takes what another has half made for a database of another program."""
     for turn in range(10):

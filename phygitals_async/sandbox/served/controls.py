@@ -149,10 +149,7 @@ class Controls:
 
     def list_snapshots(self) -> list[bodies.SnapshotShown]:
         """List the snapshots."""
-        return [
-            bodies.SnapshotShown(name=name, at=kept.at, users=kept.users)
-            for name, kept in self._snapshots.items()
-        ]
+        return [bodies.SnapshotShown(name=name, at=kept.at, users=kept.users) for name, kept in self._snapshots.items()]
 
     def take_snapshot(self, name: str) -> bodies.SnapshotShown:
         """Keep all there is now under a name, in the place of what had that name; `start` stays what it is."""

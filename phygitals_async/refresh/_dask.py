@@ -187,8 +187,13 @@ class _Parts:
     @property
     def _room(self) -> int:
         """How many parts may be in hand: workers come and go."""
+        return _PARTS_PER_THREAD * max(self._threads, 1)
+
+    @property
+    def _threads(self) -> int:
+        """How many threads the workers have; their list is kept short or empty for an asynchronous client."""
         threads: int = self._cluster.scheduler_info()["total_threads"]
-        return _PARTS_PER_THREAD * max(threads, 1)
+        return threads
 
     async def tell(self) -> None:
         """Tell what the workers have committed of the parts in hand."""
@@ -200,7 +205,7 @@ class _Parts:
 
     async def _check_workers(self) -> None:
         """Say where there are no workers, and give the parts back where none comes."""
-        if self._cluster.scheduler_info()["workers"]:
+        if self._threads:
             self._alone_since = None
             return
         now = asyncio.get_running_loop().time()

@@ -120,7 +120,7 @@ class Job:
             raise
         # Where each user had been tried by then, no outcome tells of it.
         if self._stopped_by is None and (outage := self._outage or getattr(outcomes, "ended_by", None)) is not None:
-            self._stopped_by = NotAttempted(f"the API could not be reached for as long as this run waits: {outage}")
+            self._stopped_by = NotAttempted(f"an outage has outlasted this run: {outage}")
             self._stopped_by.__cause__ = outage
         is_done = self._stopped_by is None and not self._failed
         if self._batch.size or (is_done and self._part.number):

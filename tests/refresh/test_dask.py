@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
@@ -36,6 +37,8 @@ dask: Any = pytest.importorskip("distributed", reason="not run: distributed is n
 pytestmark = pytest.mark.asyncio
 
 IDS = [f"user_{number}" for number in range(100)]
+# It needs the library.
+_dask: Any = importlib.import_module("phygitals_async.refresh._dask")
 
 
 @pytest.fixture(autouse=True)
@@ -226,7 +229,15 @@ async def test_a_cluster_without_workers(
     """It is told of, waited for, and ends the run, which can be gone on with."""
     monkeypatch.setattr("phygitals_async.refresh._dask._LOOK", 0.01)
     monkeypatch.setattr("phygitals_async.refresh._dask._ALONE", 0.04)
-    new_world(100)
+    check, seen = _dask._Parts._check_workers, list[bool]()
+
+    async def note(parts: Any) -> None:
+        await check(parts)
+        seen.append(parts._alone_since is None)
+
+    monkeypatch.setattr(_dask._Parts, "_check_workers", note)
+    world = new_world(100)
+    world.gate.clear()
     async with cluster(0) as workers, SqliteStore(path) as store:
         report = await refresh(client, IDS, store, on=workers.scheduler_address, patience=0.05)
         assert (str(report.stopped_by), report.resumable) == (
@@ -239,6 +250,10 @@ async def test_a_cluster_without_workers(
         while len(caplog.records) < 2:  # noqa: ASYNC110 - nothing else tells that it waits.
             await asyncio.sleep(0.01)
         workers.scale(1)
+        # What it knows of the workers is a little old.
+        while not seen[-1]:  # noqa: ASYNC110 - as above.
+            await asyncio.sleep(0.01)
+        world.gate.set()
         report = await running
         assert (report.run.number, report.run.done, report.resumable) == (1, 100, False)
 

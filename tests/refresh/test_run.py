@@ -520,6 +520,15 @@ async def test_a_source_that_fails_is_told_after_what_it_gave_is_kept() -> None:
     (run,) = await world.store.runs()
     assert (run.known, run.finished_at) == (2, None)
 
+    async def broken() -> AsyncIterator[str]:
+        msg = "the database of users was never there"
+        raise OSError(msg)
+        yield "d"
+
+    with pytest.raises(OSError, match="never there"):
+        await refresh(world.api, broken(), world.store)
+    assert await world.store.runs() == [run]
+
     def plain() -> Iterator[str]:
         yield "c"
         msg = "the file of users is gone"

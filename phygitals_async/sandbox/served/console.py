@@ -46,7 +46,7 @@ _DONE: Final = "phygitals_done"
 _ROUTES: Final = {route.name: route for route in ROUTES}
 
 
-@frozen
+@frozen(eq=False)
 class _Failure:
     """What came of a form that could not be done, for the page it was on to show it filled in as it was.
 

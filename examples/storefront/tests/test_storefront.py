@@ -687,7 +687,7 @@ async def test_tiles_say_how_long_the_offer_stands(visiting: Visiting, phygitals
             assert text in page
         assert "&lt;b&gt;New" in page
         assert page.count('href="/sell?') == 5
-        assert "$3,705.50 if all that can be were sold back" in page
+        assert "worth $3,705.50 sold back now" in page
         (over,) = [item.id for item in phygitals_sandbox.ledger.inventory("ada") if item.name == "Over"]
         ended = await visit.get("/sell", item=over)
         assert "The offer to buy this card back has ended." in ended

@@ -183,11 +183,3 @@ async def raw_server(
         yield running
     finally:
         await running.stop()
-
-
-def free_port() -> int:
-    """Return a port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import random
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
@@ -230,11 +231,13 @@ def chunked(*chunks: bytes, headers: bytes = b"", end: bytes = b"0\r\n\r\n") -> 
 
 
 def free_port() -> int:
-    """Return a port on which nothing listens."""
+    """Return a port on which nothing listens, of those that no server gets which asks for any."""
+    return next(filter(_is_free, random.sample(range(10_000, 32_768), 100)))
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 @contextmanager

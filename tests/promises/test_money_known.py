@@ -44,8 +44,8 @@ from phygitals_async import (
     Sent,
     StatusError,
 )
+from phygitals_async.conformance.server import free_port
 from phygitals_transports import AiohttpTransport, MemoryTransport
-from raw_server import free_port
 from support import ONCE
 
 # What is known

@@ -43,9 +43,10 @@ from phygitals_async import (
     UserNotFound,
     build_converter,
 )
+from phygitals_async.conformance.server import free_port
 from phygitals_transports import AiohttpTransport, MemoryTransport
 from phygitals_transports.aiohttp_server import serve
-from raw_server import Step, answer, free_port, raw_server
+from raw_server import Step, answer, raw_server
 from support import ONCE
 
 CANARY = "sandbox-canary-7f3e9d2c51b84a06e1d5c3b2"

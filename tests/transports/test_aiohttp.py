@@ -41,9 +41,10 @@ from phygitals_async import (
     TransportError,
     UserNotFound,
 )
+from phygitals_async.conformance.server import free_port
 from phygitals_transports import AiohttpTransport, GuardedConnector
 from phygitals_transports.aiohttp_server import serve
-from raw_server import RawServer, Step, answer, free_port, raw_server
+from raw_server import RawServer, Step, answer, raw_server
 from support import inventory_of
 
 INVENTORY = b'{"user_id":"u","items":[]}'

@@ -19,10 +19,10 @@ from attrs import evolve
 
 from aiohttp_support import KEY, failure_of, get, opened, opened_with, sale, until
 from phygitals_async import ConnectError, ConnectionLost, ProtocolError, Request, Sent, TransportError
-from phygitals_async.conformance.server import full_backlog
+from phygitals_async.conformance.server import free_port, full_backlog
 from phygitals_transports import AiohttpTransport
 from phygitals_transports.aiohttp_connector import SENDING
-from raw_server import Step, answer, free_port, raw_server
+from raw_server import Step, answer, raw_server
 
 Hook = Callable[..., Coroutine[Any, Any, None]]
 

@@ -16,9 +16,10 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from aiohttp_support import failure_of, get, opened, opened_with, sale, until
 from phygitals_async import ConnectError
+from phygitals_async.conformance.server import free_port
 from phygitals_transports import GuardedConnector
 from phygitals_transports.aiohttp_resolver import CachingResolver
-from raw_server import answer, free_port, raw_server
+from raw_server import answer, raw_server
 
 
 class Directory(AbstractResolver):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
@@ -25,7 +25,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 def on_terminal() -> bool:
     """Whether somebody reads what is printed."""
-    return sys.stdout.isatty()
+    # A bar stands in front of stdout, and not in every version of rich does it answer for that.
+    stdout: TextIO = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+    return stdout.isatty()
 
 
 def usd(amount: Decimal | None) -> str:

@@ -97,3 +97,12 @@ def test_each_section_of_the_api_sheet_that_a_docstring_cites_is_there() -> None
     assert {"1", "2.7", "4"} <= cited
     sections = set(re.findall(r"^#+ ([\d.]*\d)\.? ", (ROOT / "docs" / "api-sheet.md").read_text(), re.MULTILINE))
     assert cited - sections == set()
+
+
+def test_the_picture_of_the_demo_is_of_no_one_machine() -> None:
+    """Its last lines say what to type, wherever it was taken."""
+    shown = (ROOT / "docs" / "pictures" / "demo.svg").read_text().replace("&#160;", " ")
+    assert re.findall(r">  (\S+) (changes|sandbox) ", shown) == [
+        (".venv/bin/phygitals", "changes"),
+        (".venv/bin/phygitals", "sandbox"),
+    ]

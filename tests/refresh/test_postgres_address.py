@@ -18,7 +18,7 @@ from phygitals_async.refresh._postgres_address import shown
         ("postgresql://a:1,b:2/users", "a:1,b:2/users"),
         ("postgresql://[::1]:5432/users", "[::1]:5432/users"),
         ("postgresql:///users?password=secret", "/users"),
-        ("postgresql://?host=/tmp/here&password=secret", "of this machine"),
+        ("postgresql://?host=/var/run/postgresql&password=secret", "of this machine"),
         ("postgresql://db:", "db:"),
     ],
 )

@@ -194,7 +194,7 @@ async def test_buy_reveal_sell_and_ship(visiting: Visiting, phygitals_sandbox: S
         activity = await visit.get("/deals")
         assert activity.count('class="badge good"') == 3
         paid = f"${phygitals_sandbox.packs[0].mint_price * 3:,.2f}"
-        assert re.search(rf"Purchase of 3 × [^·]*· {re.escape(paid)}", activity)  # noqa: RUF001
+        assert re.search(rf"Purchase of 3 × [^·]*· {re.escape(paid)}", activity)  # noqa: RUF001 - the sign of multiplication.
         assert re.search(r"Shipment of 2 cards [^·]*· \$\d+\.\d\d", activity)
         await visit.sign_in("bob")
         assert (await visit.browser.get(order)).status_code == 404

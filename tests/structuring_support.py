@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, NewType
 
 import attrs
 import pytest
+from hypothesis import strategies as st
 
 from phygitals_async import (
     DecodeError,
@@ -18,6 +20,54 @@ CONVERTER = build_converter()
 INVENTORY = fixture_bytes("inventory.json")
 
 UserId = NewType("UserId", str)
+
+# Answers as the API sheet has them, as plain values.
+TEXT = st.text(max_size=6)
+_URL = st.one_of(TEXT, st.just("https://cdn.phygitals.com/cards/soto.png"))
+_MAYBE_TEXT = st.one_of(st.none(), TEXT)
+_TIMES = st.one_of(
+    st.datetimes(min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29), timezones=st.just(UTC)).map(  # noqa: DTZ001
+        lambda moment: moment.replace(tzinfo=None).isoformat() + "Z"
+    ),
+    st.sampled_from(["2026-04-18T19:05:14.000Z", "2026-04-18T21:05:14+02:00", "2026-04-18 19:05:14.123456789Z"]),
+)
+_PRICES = st.one_of(
+    st.integers(-(10**14), 10**14),
+    st.floats(-1e14, 1e14, allow_subnormal=False),
+    st.decimals(-(10**14), 10**14, places=2).map(str),
+)
+_ATTRIBUTES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "trait_type": TEXT,
+            "value": st.one_of(st.none(), TEXT, st.integers(), st.floats(allow_nan=False, allow_infinity=False)),
+        }
+    ),
+    max_size=2,
+)
+_LINKS = st.fixed_dictionaries({"image": _URL, "back_image": _MAYBE_TEXT})
+_METADATA = st.fixed_dictionaries(
+    {"name": TEXT, "image": st.one_of(st.none(), _URL), "back_image": _MAYBE_TEXT},
+    optional={"attributes": st.one_of(st.none(), _ATTRIBUTES), "description": TEXT},
+)
+_ITEMS = st.fixed_dictionaries(
+    {
+        "id": TEXT,
+        "claw_id": TEXT,
+        "claw_slug": _MAYBE_TEXT,
+        "buyback_price": _PRICES,
+        "mint_address": _MAYBE_TEXT,
+        "purchased_at": _TIMES,
+        "buyback_expires_at": st.one_of(st.none(), _TIMES),
+        "content": st.fixed_dictionaries({"metadata": _METADATA}, optional={"links": _LINKS}),
+    },
+    optional={
+        "type": st.one_of(_MAYBE_TEXT, st.sampled_from(["ebay", "comic"])),
+        "collection_address": _MAYBE_TEXT,
+        "token_standard": _MAYBE_TEXT,
+    },
+)
+INVENTORIES = st.fixed_dictionaries({"user_id": TEXT, "items": st.lists(_ITEMS, max_size=2)})
 
 
 def class_with(kind: Any) -> Any:

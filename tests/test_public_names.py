@@ -19,7 +19,7 @@ import pytest
 
 import phygitals_async
 import phygitals_transports
-from phygitals_async import models, version
+from phygitals_async import models, refresh, sandbox, version
 from support import ROOT, public_modules
 
 CORE = Path(phygitals_async.__file__).parent
@@ -51,7 +51,7 @@ def test_all_of_the_transports_can_be_had() -> None:
         _ = phygitals_transports.Nonsense
 
 
-@pytest.mark.parametrize("package", [phygitals_async, phygitals_transports])
+@pytest.mark.parametrize("package", [phygitals_async, phygitals_transports, refresh, sandbox])
 def test_type_checkers_know_every_public_name(package: ModuleType) -> None:
     """Names loaded late are imported for type checkers, or defined: what those find in `__getattr__` is `Any`."""
     tree = ast.parse(Path(package.__file__ or "").read_text())
@@ -200,7 +200,7 @@ def _importers(package: str) -> set[tuple[str, str]]:
 def test_the_core_names_a_transport_in_three_places_only() -> None:
     """Each is inside a function that needs it: the client's default, and the command lines."""
     importers = _importers("phygitals_transports")
-    assert {path for path, _ in importers} == {"client.py", "cli/_transport.py", "sandbox/__main__.py"}
+    assert {path for path, _ in importers} == {"client.py", "cli/_transport.py", "sandbox/served/program.py"}
     assert ("client.py", "PhygitalsClient.__init__") in importers
     assert all(scope for _, scope in importers)
     assert len(importers) == 3

@@ -16,7 +16,7 @@ from attrs import frozen
 from phygitals_async import errors
 from phygitals_async._api.headers import retry_after
 from phygitals_async._api.operation import Operation
-from phygitals_async._api_key import mask_key, shows_key
+from phygitals_async._api_key import mask_key, may_show_key, shows_key
 from phygitals_async._structuring.converter import PhygitalsConverter
 from phygitals_async._structuring.rows import with_unreadable
 from phygitals_async.config import Settings
@@ -43,9 +43,9 @@ _FAMILIES: Final[Mapping[int, type[StatusError]]] = {
     429: errors.RateLimited,
 }
 
-# Whoever reads answers that were read before may know them by their bodies: it is given the arguments and the body, and
-# returns the result, or None to have it decoded.
-recognising: Final[ContextVar[Callable[[Mapping[str, Any], bytes], object] | None]] = ContextVar(
+# Whoever reads answers that were read before may know them by their bodies: it is given what decodes, the arguments and
+# the body, and returns the result, or None to have it decoded.
+recognising: Final[ContextVar[Callable[[Wire, Mapping[str, Any], bytes], object] | None]] = ContextVar(
     "recognising", default=None
 )
 
@@ -112,7 +112,7 @@ class Wire:
             StatusError: A refusal that came as a 2xx.
         """
         recognise = recognising.get()
-        if recognise is not None and (known := recognise(arguments, response.body)) is not None:
+        if recognise is not None and (known := recognise(self, arguments, response.body)) is not None:
             return cast("T", known)
         memo = response.memo
         made_for = () if memo is None else (self.converter, operation, arguments)
@@ -133,6 +133,10 @@ class Wire:
             failure = type(error)(status=response.status, message=message, snippet=self._snippet(response.body))
         # Without the frames that held the body: it may echo the key, and error reporters show locals.
         raise failure
+
+    def can_keep(self, body: bytes, cls: type) -> bool:
+        """Whether a body may be kept in the place of the `cls` in it: any client reads the same, and nobody the key."""
+        return self.converter.is_as_built_for(cls) and not may_show_key(self.settings.api_key, body)
 
     def _keep_or_refuse(
         self, operation: Operation[T], arguments: Mapping[str, Any], error: DecodeError, response: Response

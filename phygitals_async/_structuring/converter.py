@@ -58,6 +58,10 @@ class PhygitalsConverter(Converter):
         self._loads_hooks.clear()
         return super().register_structure_hook_factory(predicate, factory)
 
+    def is_as_built_for(self, cl: type) -> bool:
+        """Whether `loads` makes of any body what that of a new converter does."""
+        return is_native(self.get_structure_hook(cl))
+
     def loads(self, data: bytes, cl: type[T]) -> T:
         """Decode JSON bytes into an instance of `cl`.
 

@@ -3,8 +3,9 @@
 Start with `refresh`. A `SqliteStore` keeps a file, a `PostgresStore` serves a team, a `MemoryStore` tests.
 """
 
-import importlib
 import typing
+
+from phygitals_async._late import late
 
 if typing.TYPE_CHECKING:
     from phygitals_async.refresh._budget import Budget
@@ -41,35 +42,26 @@ __all__ = [
 ]
 
 # As in the package above: a name is loaded when it is first asked for, and a store's database with it.
-_MODULES: typing.Final = {
-    "Budget": "_budget",
-    "Change": "_changes",
-    "ChangeKind": "_changes",
-    "ExportFormat": "_export",
-    "MemoryStore": "_memory",
-    "Part": "_store",
-    "PostgresStore": "_postgres",
-    "RefreshReport": "_report",
-    "Run": "_store",
-    "SqliteStore": "_sqlite",
-    "Store": "_store",
-    "StoredChanges": "_store",
-    "StoredUser": "_store",
-    "export": "_export",
-    "open_store": "_open",
-    "read_changes": "_changes",
-    "read_inventories": "_snapshots",
-    "refresh": "_refresh",
-}
-
-
-def __getattr__(name: str) -> typing.Any:
-    if name in _MODULES:
-        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
-        return globals().setdefault(name, getattr(module, name))
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = late(
+    __name__,
+    {
+        "Budget": "_budget",
+        "Change": "_changes",
+        "ChangeKind": "_changes",
+        "ExportFormat": "_export",
+        "MemoryStore": "_memory",
+        "Part": "_store",
+        "PostgresStore": "_postgres",
+        "RefreshReport": "_report",
+        "Run": "_store",
+        "SqliteStore": "_sqlite",
+        "Store": "_store",
+        "StoredChanges": "_store",
+        "StoredUser": "_store",
+        "export": "_export",
+        "open_store": "_open",
+        "read_changes": "_changes",
+        "read_inventories": "_snapshots",
+        "refresh": "_refresh",
+    },
+)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import anyio
 from attrs import evolve
 
-from phygitals_async._api.wire import recognising
+from phygitals_async._api.wire import Wire, recognising
 from phygitals_async._bulk.fan_out import FanOut
 from phygitals_async._bulk.outcomes import Failed, Outcome
 from phygitals_async.errors import (
@@ -59,8 +59,9 @@ class Job:
         self._batch = Batch(time.monotonic())
         # What the store knows of those who are read and not committed; None for one it does not know.
         self._pending: dict[str, StoredUser | None] = {}
-        # Of the answer that the outcome at hand was made of.
+        # Of the answer that the outcome at hand was made of; and it itself, where it can be kept as it is.
         self._checksum = b""
+        self._body = b""
         # Whether it is known what the store holds: where a commit fails or is cut short, it may or may not have it.
         self._is_certain = True
         self._asked = 0
@@ -128,7 +129,7 @@ class Job:
 
     async def _next(self, outcomes: FanOut[str, Inventory]) -> Outcome[str, Inventory] | None:
         """Return the next outcome; an answer that was kept before is not decoded again."""
-        self._checksum = b""
+        self._checksum = self._body = b""
         # What is not a bulk run itself may look into what comes out of one.
         token = recognising.set(self._recognise if type(outcomes) is FanOut else None)
         try:
@@ -136,9 +137,12 @@ class Job:
         finally:
             recognising.reset(token)
 
-    def _recognise(self, arguments: Mapping[str, Any], body: bytes) -> Inventory | None:
+    def _recognise(self, wire: Wire, arguments: Mapping[str, Any], body: bytes) -> Inventory | None:
         self._checksum = checksum(body)
-        return _SAME if self._is_kept(self._pending.get(arguments.get("user_id", ""))) else None
+        if self._is_kept(self._pending.get(arguments.get("user_id", ""))):
+            return _SAME
+        self._body = body if wire.can_keep(body, Inventory) else b""
+        return None
 
     def _is_kept(self, before: StoredUser | None) -> bool:
         return before is not None and before.known and before.checksum == self._checksum
@@ -193,7 +197,7 @@ class Job:
 
     def _take_inventory(self, user_id: str, inventory: Inventory) -> None:
         batch, before = self._batch, self._pending[user_id]
-        data = encode(inventory)
+        data = self._body or encode(inventory)
         # A client may be wrapped in what has its answers from elsewhere.
         self._checksum = self._checksum or checksum(data)
         if self._is_kept(before):
@@ -239,10 +243,10 @@ class Job:
     async def _write(self, batch: Batch, is_done: bool) -> Collection[str]:
         """Write a batch, or return those of its users whom the run has already."""
         now = datetime.now(UTC)
-        changes = [
-            StoredChanges(0, self._run.number, user_id, now, compress(encode(news)))
-            for user_id, news in batch.news.items()
-        ]
+        news = {user_id: encode(told) for user_id, told in batch.news.items()}
+        # Most are the same: a new user.
+        bodies = {told: compress(told) for told in set(news.values())}
+        changes = [StoredChanges(0, self._run.number, user_id, now, bodies[told]) for user_id, told in news.items()]
         part, self._is_certain = counted(evolve(self._part, is_done=is_done), batch), False
         users, seen = list(batch.users.values()), list(batch.seen)
         taken = await self._store.commit(self._run, users, batch.snapshots, changes, seen, part)

@@ -1,4 +1,4 @@
-"""Inventories as they are kept: compressed JSON, and digests that tell without decoding whether anything changed."""
+"""Inventories as they are kept: compressed answers, and digests that tell without decoding whether anything changed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any, Final
 
 import msgspec
 
-from phygitals_async.errors import StoreCorrupt
+from phygitals_async._structuring.converter import PhygitalsConverter, build_converter
+from phygitals_async._structuring.rows import with_unreadable
+from phygitals_async.errors import DecodeError, StoreCorrupt
 from phygitals_async.models import Inventory
 from phygitals_async.refresh._store import Store
 from phygitals_async.version import VERSION
 
 # Classes of the caller's own may hold anything besides what the models do, which alone is read back.
 _encode: Final = msgspec.json.Encoder(enc_hook=str).encode
-_decode: Final = msgspec.json.Decoder(Inventory).decode
 _PAGE: Final = 200
 # Cards are written over and over with the same names: the fastest level does nearly as well as the best.
 _LEVEL: Final = 1
@@ -59,16 +60,23 @@ def decompress(kept: bytes) -> bytes:
 
 
 def decode(kept: bytes) -> Inventory:
-    """Return the inventory of a snapshot.
+    """Return the inventory of a snapshot, which is an answer of the API or what `encode` wrote.
 
     Raises:
         StoreCorrupt: It is none.
     """
     try:
-        return _decode(decompress(kept))
-    except msgspec.MsgspecError as error:
+        inventory = _converter().loads(decompress(kept), Inventory)
+    except DecodeError as error:
         msg = f"a snapshot cannot be read: {error}"
         raise StoreCorrupt(msg) from error
+    # None was kept that had any; an answer may have a field of that name.
+    return with_unreadable(inventory, ()) if inventory.unreadable else inventory
+
+
+@cache
+def _converter() -> PhygitalsConverter:
+    return build_converter()
 
 
 def checksum(data: bytes) -> bytes:

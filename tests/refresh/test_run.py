@@ -45,6 +45,7 @@ from phygitals_async.refresh import (
     refresh,
 )
 from phygitals_async.refresh._run import Job
+from phygitals_async.refresh._snapshots import decompress
 from phygitals_async.refresh._sources import groups
 from phygitals_transports import MemoryTransport
 from support import ONCE, last_segment
@@ -920,6 +921,50 @@ async def test_inventories_of_a_class_of_the_callers_own() -> None:
 
 def _fields(inventory: Inventory) -> dict[str, Any]:
     return {"user_id": inventory.user_id, "items": inventory.items}
+
+
+def kept_of(store: MemoryStore) -> bytes:
+    """Return what the store keeps of the inventory of "a", as it was before it was compressed."""
+    return decompress(store._snapshots["a"])
+
+
+async def test_an_answer_is_kept_as_it_came() -> None:
+    """Also with what this version of the library does not read, such as a field whose name it has for its own use."""
+    world, answer = World(), inventory_with(None, price='"8.5"')
+    body = answer.body.replace(b"{", b'{"unreadable": [{"path": "$", "problems": ["x"], "raw": "y"}], "level": 3,', 1)
+    world.faults["a"] = evolve(answer, body=body)
+    await refresh(world.api, ["a"], world.store)
+    assert kept_of(world.store) == body
+    (kept,) = [inventory async for inventory in read_inventories(world.store)]
+    assert kept == await world.api.get_inventory("a")
+    assert kept.unreadable == ()
+
+
+@pytest.mark.parametrize(
+    "echo",
+    ["sandbox-test", r"sandbo\u0078-test", "sandbo%78-test", "sandbo&#120;-test"],
+    ids=["plain", "JSON", "URL", "HTML"],
+)
+async def test_what_an_answer_repeats_of_the_key_is_not_kept(echo: str) -> None:
+    """Then it is the inventory that is kept, which has no place for it."""
+    world, answer = World(), inventory_with(None)
+    world.faults["a"] = evolve(answer, body=answer.body.replace(b"{", b'{"debug": "%s",' % echo.encode(), 1))
+    await refresh(world.api, ["a"], world.store)
+    assert b"debug" not in kept_of(world.store)
+    (kept,) = [inventory async for inventory in read_inventories(world.store)]
+    assert kept == await world.api.get_inventory("a")
+
+
+async def test_what_a_converter_of_the_callers_own_made_of_an_answer_is_kept() -> None:
+    """It may read what the usual one refuses."""
+    world, converter = World(), build_converter()
+    converter.register_structure_hook(Decimal, lambda value, _: Decimal(str(value).removeprefix("$")))
+    api = PhygitalsClient(world.transport, api_key="sandbox-test", converter=converter)
+    world.faults["a"] = inventory_with(None, price='"$8.50"')
+    await refresh(api, ["a"], world.store)
+    (kept,) = [inventory async for inventory in read_inventories(world.store)]
+    assert kept == await api.get_inventory("a")
+    assert kept.items[0].buyback_price == Decimal("8.50")
 
 
 async def test_changes_of_a_run_that_began_while_they_were_read() -> None:

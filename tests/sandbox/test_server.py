@@ -23,8 +23,8 @@ import pytest
 
 import phygitals_async.sandbox
 from phygitals_async import AuthenticationError, Inventory, PhygitalsClient, Request, Response, UserNotFound
-from phygitals_async.sandbox import __main__ as server
 from phygitals_async.sandbox.__main__ import main
+from phygitals_async.sandbox.served import program
 from phygitals_transports import AiohttpTransport
 
 KEPT = ("PATH", "HOME", "TMPDIR", "SYSTEMROOT", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
@@ -207,7 +207,7 @@ def test_many_users_take_time_to_make(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: int, said: str
 ) -> None:
     """The server says so before, on stderr, which programs do not read."""
-    monkeypatch.setattr(server, "_MANY", 3)
+    monkeypatch.setattr(program, "_MANY", 3)
     monkeypatch.setattr(sys, "stdout", _Output(lambda: os.kill(os.getpid(), signal.SIGTERM), '"users"'))
     main(["--port", "0", "--json", "--users", str(count)])
     assert capsys.readouterr().err == said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -19,55 +19,7 @@ from phygitals_async import (
     Item,
     ItemSource,
 )
-from structuring_support import CONVERTER, INVENTORY, class_with, outcome_of
-
-_TEXT = st.text(max_size=6)
-_URL = st.one_of(_TEXT, st.just("https://cdn.phygitals.com/cards/soto.png"))
-_MAYBE_TEXT = st.one_of(st.none(), _TEXT)
-_TIMES = st.one_of(
-    st.datetimes(min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29), timezones=st.just(UTC)).map(  # noqa: DTZ001
-        lambda moment: moment.replace(tzinfo=None).isoformat() + "Z"
-    ),
-    st.sampled_from(["2026-04-18T19:05:14.000Z", "2026-04-18T21:05:14+02:00", "2026-04-18 19:05:14.123456789Z"]),
-)
-_PRICES = st.one_of(
-    st.integers(-(10**14), 10**14),
-    st.floats(-1e14, 1e14, allow_subnormal=False),
-    st.decimals(-(10**14), 10**14, places=2).map(str),
-)
-_FLOATS = st.floats(allow_nan=False, allow_infinity=False)
-_ATTRIBUTES = st.lists(
-    st.fixed_dictionaries(
-        {
-            "trait_type": _TEXT,
-            "value": st.one_of(st.none(), _TEXT, st.integers(), st.floats(allow_nan=False, allow_infinity=False)),
-        }
-    ),
-    max_size=2,
-)
-_LINKS = st.fixed_dictionaries({"image": _URL, "back_image": _MAYBE_TEXT})
-_METADATA = st.fixed_dictionaries(
-    {"name": _TEXT, "image": st.one_of(st.none(), _URL), "back_image": _MAYBE_TEXT},
-    optional={"attributes": st.one_of(st.none(), _ATTRIBUTES), "description": _TEXT},
-)
-_ITEMS = st.fixed_dictionaries(
-    {
-        "id": _TEXT,
-        "claw_id": _TEXT,
-        "claw_slug": _MAYBE_TEXT,
-        "buyback_price": _PRICES,
-        "mint_address": _MAYBE_TEXT,
-        "purchased_at": _TIMES,
-        "buyback_expires_at": st.one_of(st.none(), _TIMES),
-        "content": st.fixed_dictionaries({"metadata": _METADATA}, optional={"links": _LINKS}),
-    },
-    optional={
-        "type": st.one_of(_MAYBE_TEXT, st.sampled_from(["ebay", "comic"])),
-        "collection_address": _MAYBE_TEXT,
-        "token_standard": _MAYBE_TEXT,
-    },
-)
-_INVENTORIES = st.fixed_dictionaries({"user_id": _TEXT, "items": st.lists(_ITEMS, max_size=2)})
+from structuring_support import CONVERTER, INVENTORIES, INVENTORY, TEXT, class_with, outcome_of
 
 _ODD_TEXTS = [
     "NaN",
@@ -80,18 +32,19 @@ _ODD_TEXTS = [
     "2026-04-18",
     "0001-01-01T00:00:00+23:00",
 ]
+_FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 _SCALARS = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
     st.integers(10**300, 10**310),
     _FLOATS,
-    _TEXT,
+    TEXT,
     st.sampled_from(_ODD_TEXTS),
 )
 _JSON = st.recursive(
     _SCALARS,
-    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(_TEXT, inner, max_size=2)),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(TEXT, inner, max_size=2)),
     max_leaves=4,
 )
 
@@ -110,7 +63,7 @@ def _places(plain: Any) -> list[tuple[Any, Any]]:
 @st.composite
 def _broken(draw: st.DrawFn) -> bytes:
     """Draw an inventory with some values replaced, removed, renamed or added."""
-    plain = draw(_INVENTORIES)
+    plain = draw(INVENTORIES)
     for _ in range(draw(st.integers(1, 3))):
         places = _places(plain)
         if not places:
@@ -122,11 +75,11 @@ def _broken(draw: st.DrawFn) -> bytes:
             case "delete":
                 del parent[key]
             case "rename" if isinstance(parent, dict):
-                parent[draw(_TEXT)] = parent.pop(key)
+                parent[draw(TEXT)] = parent.pop(key)
             case "repeat" if isinstance(parent, list):
                 parent.append(copy.deepcopy(parent[key]))
             case _ if isinstance(parent, dict):
-                parent[draw(_TEXT)] = draw(_JSON)
+                parent[draw(TEXT)] = draw(_JSON)
             case _:
                 parent.append(draw(_JSON))
     return json.dumps(plain, ensure_ascii=draw(st.booleans())).encode()
@@ -155,7 +108,7 @@ def _spliced(draw: st.DrawFn) -> bytes:
 
 
 @settings(max_examples=150)
-@given(_INVENTORIES)
+@given(INVENTORIES)
 def test_any_documented_inventory_is_taken_alike_by_both_paths(plain: dict[str, Any]) -> None:
     """Whatever the documents allow is an inventory, and reads back from what is written of it."""
     body = json.dumps(plain).encode()

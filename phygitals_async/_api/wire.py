@@ -135,7 +135,7 @@ class Wire:
         raise failure
 
     def can_keep(self, body: bytes, cls: type) -> bool:
-        """Whether a body may be kept in the place of the `cls` in it: any client reads the same, and nobody the key."""
+        """Whether a body may be kept for the `cls` in it: a new converter reads the same there, and nobody the key."""
         return self.converter.is_as_built_for(cls) and not may_show_key(self.settings.api_key, body)
 
     def _keep_or_refuse(

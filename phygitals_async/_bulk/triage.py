@@ -144,6 +144,8 @@ class Triage(Generic[K]):
 def _not_attempted(because: PhygitalsError) -> NotAttempted:
     refused = isinstance(because, AuthenticationError)
     why = "the API key was refused earlier in this run" if refused else "this run's patience with the server has ended"
+    if not isinstance(because, AuthenticationError | NotAttempted):
+        why += f": {because}"
     error = NotAttempted(f"not tried: {why}")
     error.__cause__ = because
     return error

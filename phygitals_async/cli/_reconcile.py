@@ -108,4 +108,5 @@ def _show(findings: Sequence[Finding], settled: Collection[str], *, as_json: boo
         )
     if rows:
         print_table(("id", "at, UTC", "call", "of", "it", "because", "entry"), rows)
-    say(f"{len(findings):,} calls were open, {len(settled):,} of them are closed now")
+    calls = "1 call was" if len(findings) == 1 else f"{len(findings):,} calls were"
+    say(f"{calls} open, {len(settled):,} closed now")

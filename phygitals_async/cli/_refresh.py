@@ -14,7 +14,7 @@ from phygitals_async.cli._endings import Ending, Exit, go_on_with, say
 from phygitals_async.cli._ids import can_be_read_twice, count_ids, ids_option, read_ids
 from phygitals_async.cli._output import json_option, print_json, print_table
 from phygitals_async.cli._progress import Meter
-from phygitals_async.cli._stores import store_option
+from phygitals_async.cli._stores import store_at, store_option
 from phygitals_async.errors import AuthenticationError, StoreError, StoreFull, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class _Wish:
 @click.command()
 @ids_option
 @store_option
-@click.option("--run", help="A name for the run; one that is there already is gone on with.")
+@click.option("--run", help="A name for the run. If the last run has it already, this goes on with that one.")
 @click.option(
     "--resume/--new",
     default=None,
@@ -81,12 +81,10 @@ def refresh(connection: Connection, place: str, as_json: bool, **wish: Any) -> i
     if wanted.on is not None:
         _check_that_workers_can(connection)
     from phygitals_async.cli._signals import run_until_interrupted
-    from phygitals_async.refresh import open_store
 
+    store = store_at(place)
     try:
-        report = run_until_interrupted(
-            _refresh(connection, open_store(place), wanted, told), f"phygitals: interrupted; {kept}"
-        )
+        report = run_until_interrupted(_refresh(connection, store, wanted, told), f"phygitals: interrupted; {kept}")
     except KeyboardInterrupt:
         msg = f"interrupted; {kept}"
         raise Ending(msg, Exit.INTERRUPTED) from None

@@ -17,6 +17,8 @@ from phygitals_async.refresh import ChangeKind
 
 # More runs than these are not told apart in a chart.
 _RUNS: Final = 60
+# The names of more are not read side by side.
+_LABELS: Final = 10
 # The first run finds every user new: on one axis, those would hide what the later runs found.
 _CHARTS: Final = (
     {ChangeKind.BOUGHT: "#2a9d8f", ChangeKind.GONE: "#e76f51", ChangeKind.REPRICED: "#e9c46a"},
@@ -104,10 +106,11 @@ def _figure(*heights: float) -> tuple[Any, Any]:
 
 def _svg(figure: Any, axes: Any, names: Sequence[str], title: str) -> str:
     """Return a chart with the runs under it, as an element of a page."""
-    step = max(1, len(names) // 6)
+    step = max(1, -(-len(names) // _LABELS))
     shown = range(0, len(names), step)
     # A dollar begins a formula.
-    axes.set_xticks(list(shown), [plain(names[number]).replace("$", r"\$") for number in shown])
+    labels = [plain(names[number]).replace("$", r"\$") for number in shown]
+    axes.set_xticks(list(shown), labels, rotation=20, ha="right")
     drawn = io.StringIO()
     # Texts as texts, and the same chart in the same bytes.
     with load("matplotlib", "report").rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):

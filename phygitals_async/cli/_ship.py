@@ -59,8 +59,9 @@ def ship(
             raise Ending(_with_suggestion(error), Exit.FAILED) from None
         quote = _choose(quotes, service)
         where = connection.settings().environment
+        what = "1 item" if len(item_ids) == 1 else f"{len(item_ids)} items"
         ask(
-            f"ship in {where}: {len(item_ids)} items to {destination.name}, {destination.line1}, {destination.city}, "
+            f"ship in {where}: {what} to {destination.name}, {destination.line1}, {destination.city}, "
             f"{destination.country} by {_name(quote)}, for USD {usd(quote.amount)} billed to you",
             yes=yes,
         )

@@ -48,7 +48,19 @@ def existing_store(place: str) -> Store:
         UsageError: It is that of a file which is not there; reading a store would make it.
     """
     if "://" not in place and not Path(place).exists():
-        msg = f"there is no store at {place}: phygitals refresh makes one."
+        msg = f"there is no store at {place}: a refresh makes one, and the first call with a journal."
+        raise click.UsageError(msg)
+    return store_at(place)
+
+
+def store_at(place: str) -> Store:
+    """Return the store at an address, which is made there if need be.
+
+    Raises:
+        UsageError: There is no folder for it.
+    """
+    if "://" not in place and not (folder := Path(place).absolute().parent).is_dir():
+        msg = f"there is no folder {folder} for a store."
         raise click.UsageError(msg)
     from phygitals_async.refresh import open_store
 

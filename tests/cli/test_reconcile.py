@@ -51,7 +51,7 @@ def test_what_ended_well_is_not_open(server: Server, journal: str) -> None:
         assert server.run(*command, "--yes", "--journal", journal).exit_code == Exit.DONE
     assert found(server, journal) == []
     result = server.run("reconcile", "--journal", journal)
-    assert (result.stdout, result.stderr) == ("", "phygitals: 0 calls were open, 0 of them are closed now\n")
+    assert (result.stdout, result.stderr) == ("", "phygitals: 0 calls were open, 0 closed now\n")
 
 
 @pytest.mark.parametrize("is_typed", [True, False])
@@ -80,7 +80,7 @@ def test_a_lost_sale_is_looked_up(server: Server, journal: str, is_typed: bool) 
         "the owner's inventory does not show it any more",
         "closed",
     ]
-    assert "1 calls were open, 1 of them are closed now" in shown.stderr
+    assert "1 call was open, 1 closed now" in shown.stderr
     assert found(server, journal) == []
 
 

@@ -273,6 +273,7 @@ def test_an_outage_that_outlasts_the_patience(server: Server, store: str, tmp_pa
     document = json.loads(result.stdout)
     assert document["resumable"] is True
     assert document["stopped_by"]["class"] == "NotAttempted"
+    assert "this run's patience with the server has ended: get_inventory: 503" in result.stderr
     assert result.stderr.splitlines()[-1].endswith(f", go on with: {shlex.join(['phygitals', *command, '--json'])}")
 
 
@@ -289,10 +290,15 @@ def test_a_store_that_nobody_made(server: Server, store: str) -> None:
 
 def test_a_store_that_cannot_be_opened(server: Server, ids: str, tmp_path: Path) -> None:
     """Before anything is asked, in one line, with the command for when it can be."""
-    result = server.run("refresh", "--ids", ids, "--store", str(tmp_path / "nowhere" / "users.db"))
+    (tmp_path / "folder.db").mkdir()
+    result = server.run("refresh", "--ids", ids, "--store", str(tmp_path / "folder.db"))
     assert result.exit_code == Exit.INTERRUPTED
     (line,) = result.stderr.splitlines()
     assert "unable to open database file; what was committed is kept, go on with: phygitals refresh" in line
+    assert server.seen == []
+    mistyped = server.run("refresh", "--ids", ids, "--store", str(tmp_path / "nowhere" / "users.db"))
+    assert mistyped.exit_code == Exit.USAGE
+    assert f"there is no folder {tmp_path / 'nowhere'} for a store." in mistyped.stderr
     assert server.seen == []
     (tmp_path / "text.db").write_text("this is no database at all, but a text of some length\n" * 50)
     corrupt = server.run("changes", "--store", str(tmp_path / "text.db"))

@@ -12,9 +12,10 @@ from typing import Any, Final
 import anyio
 from attrs import evolve
 
-from phygitals_async._api.wire import Wire, recognising
+from phygitals_async._api.wire import Wire
 from phygitals_async._bulk.fan_out import FanOut
 from phygitals_async._bulk.outcomes import Failed, Outcome
+from phygitals_async._calls.exchange import Exchange
 from phygitals_async.errors import (
     AuthenticationError,
     ClientClosed,
@@ -108,6 +109,9 @@ class Job:
 
     async def work(self, outcomes: FanOut[str, Inventory]) -> None:
         """Take every outcome, and commit."""
+        # What is not a bulk run of lookups itself may look into what comes out of one.
+        if type(outcomes) is FanOut and outcomes.finish is Exchange.result:
+            outcomes.finish = self._result
         try:
             async with outcomes:
                 while (outcome := await self._next(outcomes)) is not None:
@@ -128,14 +132,12 @@ class Job:
             await self._commit(is_done=is_done)
 
     async def _next(self, outcomes: FanOut[str, Inventory]) -> Outcome[str, Inventory] | None:
-        """Return the next outcome; an answer that was kept before is not decoded again."""
         self._checksum = self._body = b""
-        # What is not a bulk run itself may look into what comes out of one.
-        token = recognising.set(self._recognise if type(outcomes) is FanOut else None)
-        try:
-            return await anext(outcomes, None)
-        finally:
-            recognising.reset(token)
+        return await anext(outcomes, None)
+
+    def _result(self, exchange: Exchange[Inventory]) -> Inventory:
+        """Return the result of a lookup; an answer that was kept before is not decoded again."""
+        return exchange.result(self._recognise)
 
     def _recognise(self, wire: Wire, arguments: Mapping[str, Any], body: bytes) -> Inventory | None:
         self._checksum = checksum(body)

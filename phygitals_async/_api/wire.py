@@ -132,9 +132,9 @@ class Wire:
         # Without the frames that held the body: it may echo the key, and error reporters show locals.
         raise failure
 
-    def can_keep(self, body: bytes, cls: type) -> bool:
-        """Whether a body may be kept in the place of the `cls` in it: any client reads the same, and nobody the key."""
-        return self.converter.is_as_built_for(cls) and not may_show_key(self.settings.api_key, body)
+    def can_keep(self, body: bytes) -> bool:
+        """Whether a body may be kept: nobody can read the key off it."""
+        return not may_show_key(self.settings.api_key, body)
 
     def _keep_or_refuse(
         self, operation: Operation[T], arguments: Mapping[str, Any], error: DecodeError, response: Response

@@ -972,6 +972,35 @@ async def test_what_a_converter_of_the_callers_own_made_of_an_answer_is_kept() -
     assert kept.items[0].buyback_price == Decimal("8.50")
 
 
+async def test_what_could_not_be_read_back_fails_the_user() -> None:
+    """One user must not make the whole store unreadable, whatever a caller's own converter takes."""
+    world, converter = World("b"), build_converter()
+    converter.register_structure_hook(str, lambda value, _: value)
+    api = PhygitalsClient(world.transport, api_key="sandbox-test", converter=converter)
+    answer = inventory_with(None)
+    bodies = [answer.body.replace(b'"Pikachu"', name) for name in (b"true", rb'"\ud83d"')]
+    for body, problem in zip(
+        bodies, ["$.items[0].content.metadata.name: expected a string", "half a character"], strict=True
+    ):
+        world.faults["a"] = evolve(answer, body=body)
+        report = await refresh(api, ["a", "b"], world.store)
+        assert (report.run.known, report.failed) == (1, 1)
+        assert isinstance(report.failures[0].error, DecodeError)
+        assert problem in str(report.failures[0].error)
+    assert [inventory.user_id async for inventory in read_inventories(world.store)] == ["b"]
+
+
+async def test_a_converter_that_spells_users_otherwise_than_the_one_before() -> None:
+    """The run goes on, and tells what changed."""
+    world, converter = World("a"), build_converter()
+    converter.register_structure_hook(str, lambda value, _: value.upper())
+    await refresh(world.api, ["a"], world.store, run="first")
+    world.give("a", "Mewtwo")
+    api = PhygitalsClient(world.transport, api_key="sandbox-test", converter=converter)
+    await refresh(api, ["a"], world.store)
+    assert ("a", "bought", None, "MEWTWO") in await world.changes(since="first")
+
+
 class Unwrapping(PhygitalsConverter):
     """Reads answers that somebody on the way has put into an envelope."""
 

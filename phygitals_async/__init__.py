@@ -97,6 +97,8 @@ if typing.TYPE_CHECKING:
     from phygitals_async.sandbox import Sandbox
     from phygitals_async.transport import Request, Response, Transport
 
+    __version__: str
+
 __all__ = [
     "AddressRejected",
     "AmountOutOfRange",
@@ -217,7 +219,7 @@ _MODULES: typing.Final = (
 )
 
 
-def __getattr__(name: str) -> typing.Any:
+def _load(name: str) -> typing.Any:
     if name in __all__:
         modules = (importlib.import_module(f"{__name__}.{module}") for module in _MODULES)
         return globals().setdefault(name, next(getattr(module, name) for module in modules if hasattr(module, name)))
@@ -225,6 +227,11 @@ def __getattr__(name: str) -> typing.Any:
         return importlib.import_module(f"{__name__}.version").VERSION
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+if not typing.TYPE_CHECKING:
+    # Type checkers would take every misspelt name for one that it has.
+    __getattr__ = _load
 
 
 def __dir__() -> list[str]:

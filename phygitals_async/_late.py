@@ -9,7 +9,9 @@ from typing import Any
 
 
 def late(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return the `__getattr__` and `__dir__` of a package.
+    """Return the `__getattr__` and `__dir__` of a package, to be hidden from type checkers.
+
+    Those would take every misspelt name for one that it has.
 
     Args:
         package: Its name.

@@ -6,8 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
@@ -42,12 +41,6 @@ _FAMILIES: Final[Mapping[int, type[StatusError]]] = {
     404: errors.NotFound,
     429: errors.RateLimited,
 }
-
-# Whoever reads answers that were read before may know them by their bodies: it is given what decodes, the arguments and
-# the body, and returns the result, or None to have it decoded.
-recognising: Final[ContextVar[Callable[[Wire, Mapping[str, Any], bytes], object] | None]] = ContextVar(
-    "recognising", default=None
-)
 
 
 @frozen(eq=False)
@@ -104,16 +97,21 @@ class Wire:
             raise RedirectRefused(msg, status=status)
         raise self._refusal(operation, arguments, response)
 
-    def decode(self, operation: Operation[T], arguments: Mapping[str, Any], response: Response) -> T:
+    def decode(
+        self,
+        operation: Operation[T],
+        arguments: Mapping[str, Any],
+        response: Response,
+        recognise: Recognise[T] | None = None,
+    ) -> T:
         """Return the result in a 2xx answer, or its readable part where that is wanted.
 
         Raises:
             DecodeError: The body is not what the API documents, or answers another question.
             StatusError: A refusal that came as a 2xx.
         """
-        recognise = recognising.get()
-        if recognise is not None and (known := recognise(self, arguments, response.body)) is not None:
-            return cast("T", known)
+        if recognise is not None and (recognised := recognise(self, arguments, response.body)) is not None:
+            return recognised
         memo = response.memo
         made_for = () if memo is None else (self.converter, operation, arguments)
         if memo is not None and (known := memo.recall(made_for, response.body)) is not None:
@@ -134,9 +132,9 @@ class Wire:
         # Without the frames that held the body: it may echo the key, and error reporters show locals.
         raise failure
 
-    def can_keep(self, body: bytes, cls: type) -> bool:
-        """Whether a body may be kept for the `cls` in it: a new converter reads the same there, and nobody the key."""
-        return self.converter.is_as_built_for(cls) and not may_show_key(self.settings.api_key, body)
+    def can_keep(self, body: bytes) -> bool:
+        """Whether a body may be kept: nobody can read the key off it."""
+        return not may_show_key(self.settings.api_key, body)
 
     def _keep_or_refuse(
         self, operation: Operation[T], arguments: Mapping[str, Any], error: DecodeError, response: Response
@@ -242,6 +240,11 @@ class Wire:
         found = {name: read(given.get(name)) for name, read in operation.salvages.items()}
         key = self.settings.api_key
         return {name: value for name, value in found.items() if value is not None and not shows_key(key, str(value))}
+
+
+# Whoever reads answers that were read before may know them by their bodies: it is given what decodes, the arguments and
+# the body, and returns the result, or None to have it decoded.
+Recognise: TypeAlias = Callable[[Wire, Mapping[str, Any], bytes], T | None]
 
 
 def _segment(text: str) -> str:

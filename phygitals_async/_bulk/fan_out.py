@@ -135,7 +135,7 @@ class FanOut(Generic[K, V]):
             drop=drop or _ignore,
             clock=clock,
         )
-        self._finish = finish
+        self.finish = finish
         self._hooks = hooks
         self._entered = False
         self._cut_short = False
@@ -217,7 +217,7 @@ class FanOut(Generic[K, V]):
         counts = self._workers.counts
         if error is None:
             try:
-                value = brought if self._finish is None else self._finish(brought)
+                value = brought if self.finish is None else self.finish(brought)
             except PhygitalsError as failure:
                 error = failure
             else:

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, Self, TypeVar, cast
 from attrs import evolve
 
 from phygitals_async._api.operation import Operation
+from phygitals_async._api.wire import Recognise
 from phygitals_async._calls.admission import Admission
 from phygitals_async._calls.answers import taking
 from phygitals_async._calls.endings import complete, note_unknown_outcome, unlisted, with_truth
@@ -113,10 +114,10 @@ class Exchange(Generic[T]):
         self._lane = self._admission.lane(self._operation.name)
         return engine.wire.request(self._operation, self._arguments)
 
-    def result(self) -> T:
+    def result(self, recognise: Recognise[T] | None = None) -> T:
         """Decode the answer, or raise the `PhygitalsError` that tells what is wrong with it."""
         try:
-            result = self._engine.wire.decode(self._operation, self._arguments, self._response)
+            result = self._engine.wire.decode(self._operation, self._arguments, self._response, recognise)
         except BaseException as error:  # Whatever a structure hook of somebody's raises ends the call, and passes.
             self._end(error)
             raise

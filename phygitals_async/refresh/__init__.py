@@ -41,27 +41,28 @@ __all__ = [
     "refresh",
 ]
 
-# As in the package above: a name is loaded when it is first asked for, and a store's database with it.
-__getattr__, __dir__ = late(
-    __name__,
-    {
-        "Budget": "_budget",
-        "Change": "_changes",
-        "ChangeKind": "_changes",
-        "ExportFormat": "_export",
-        "MemoryStore": "_memory",
-        "Part": "_store",
-        "PostgresStore": "_postgres",
-        "RefreshReport": "_report",
-        "Run": "_store",
-        "SqliteStore": "_sqlite",
-        "Store": "_store",
-        "StoredChanges": "_store",
-        "StoredUser": "_store",
-        "export": "_export",
-        "open_store": "_open",
-        "read_changes": "_changes",
-        "read_inventories": "_snapshots",
-        "refresh": "_refresh",
-    },
-)
+if not typing.TYPE_CHECKING:
+    # As in the package above: a name is loaded when it is first asked for, and a store's database with it.
+    __getattr__, __dir__ = late(
+        __name__,
+        {
+            "Budget": "_budget",
+            "Change": "_changes",
+            "ChangeKind": "_changes",
+            "ExportFormat": "_export",
+            "MemoryStore": "_memory",
+            "Part": "_store",
+            "PostgresStore": "_postgres",
+            "RefreshReport": "_report",
+            "Run": "_store",
+            "SqliteStore": "_sqlite",
+            "Store": "_store",
+            "StoredChanges": "_store",
+            "StoredUser": "_store",
+            "export": "_export",
+            "open_store": "_open",
+            "read_changes": "_changes",
+            "read_inventories": "_snapshots",
+            "refresh": "_refresh",
+        },
+    )

@@ -12,9 +12,10 @@ from typing import Any, Final
 import anyio
 from attrs import evolve
 
-from phygitals_async._api.wire import Wire, recognising
+from phygitals_async._api.wire import Wire
 from phygitals_async._bulk.fan_out import FanOut
 from phygitals_async._bulk.outcomes import Failed, Outcome
+from phygitals_async._calls.exchange import Exchange
 from phygitals_async.errors import (
     AuthenticationError,
     ClientClosed,
@@ -31,7 +32,7 @@ from phygitals_async.observer import logger
 from phygitals_async.refresh._batch import Batch, can_be_kept, counted
 from phygitals_async.refresh._changes import ChangeKind, Difference, differences
 from phygitals_async.refresh._report import RefreshReport
-from phygitals_async.refresh._snapshots import checksum, compress, decode, digests, encode
+from phygitals_async.refresh._snapshots import checksum, compress, decode, digests, encode, problems_of
 from phygitals_async.refresh._store import Part, Run, Store, StoredChanges, StoredUser
 
 # A commit holds so many users at most, and none that waited so many seconds when another outcome comes.
@@ -62,6 +63,8 @@ class Job:
         # Of the answer that the outcome at hand was made of; and it itself, where it can be kept as it is.
         self._checksum = b""
         self._body = b""
+        # Whether its inventory is what any other client would have made of it.
+        self._is_usual = False
         # Whether it is known what the store holds: where a commit fails or is cut short, it may or may not have it.
         self._is_certain = True
         self._asked = 0
@@ -108,6 +111,9 @@ class Job:
 
     async def work(self, outcomes: FanOut[str, Inventory]) -> None:
         """Take every outcome, and commit."""
+        # What is not a bulk run of lookups itself may look into what comes out of one.
+        if type(outcomes) is FanOut and outcomes.finish is Exchange.result:
+            outcomes.finish = self._result
         try:
             async with outcomes:
                 while (outcome := await self._next(outcomes)) is not None:
@@ -128,20 +134,20 @@ class Job:
             await self._commit(is_done=is_done)
 
     async def _next(self, outcomes: FanOut[str, Inventory]) -> Outcome[str, Inventory] | None:
-        """Return the next outcome; an answer that was kept before is not decoded again."""
         self._checksum = self._body = b""
-        # What is not a bulk run itself may look into what comes out of one.
-        token = recognising.set(self._recognise if type(outcomes) is FanOut else None)
-        try:
-            return await anext(outcomes, None)
-        finally:
-            recognising.reset(token)
+        self._is_usual = False
+        return await anext(outcomes, None)
+
+    def _result(self, exchange: Exchange[Inventory]) -> Inventory:
+        """Return the result of a lookup; an answer that was kept before is not decoded again."""
+        return exchange.result(self._recognise)
 
     def _recognise(self, wire: Wire, arguments: Mapping[str, Any], body: bytes) -> Inventory | None:
         self._checksum = checksum(body)
         if self._is_kept(self._pending.get(arguments.get("user_id", ""))):
             return _SAME
-        self._body = body if wire.can_keep(body, Inventory) else b""
+        self._is_usual = wire.converter.is_as_built_for(Inventory)
+        self._body = body if self._is_usual and wire.can_keep(body) else b""
         return None
 
     def _is_kept(self, before: StoredUser | None) -> bool:
@@ -197,11 +203,18 @@ class Job:
 
     def _take_inventory(self, user_id: str, inventory: Inventory) -> None:
         batch, before = self._batch, self._pending[user_id]
-        data = self._body or encode(inventory)
+        try:
+            data = self._body or encode(inventory)
+        except UnicodeEncodeError:
+            self._fail(user_id, DecodeError("what was made of the answer holds half a character, and cannot be kept"))
+            return
         # A client may be wrapped in what has its answers from elsewhere.
         self._checksum = self._checksum or checksum(data)
         if self._is_kept(before):
             batch.seen[user_id] = True
+            return
+        if not self._is_usual and (problems := problems_of(data)):
+            self._fail(user_id, DecodeError("what was made of the answer could not be read back", problems=problems))
             return
         cards, prices = digests(inventory)
         batch.users[user_id] = StoredUser(user_id, self._run.number, True, cards, prices, self._checksum)
@@ -227,7 +240,9 @@ class Job:
         batch, self._batch = self._batch, Batch(time.monotonic())
         former = await self._store.snapshots(list(batch.moved)) if batch.moved else {}
         for user_id, inventory in batch.moved.items():
-            batch.news.setdefault(user_id, []).extend(differences(decode(former[user_id]), inventory))
+            # Another converter may have spelt the user's id otherwise.
+            before = evolve(decode(former[user_id]), user_id=inventory.user_id)
+            batch.news.setdefault(user_id, []).extend(differences(before, inventory))
         while taken := await self._write(batch, is_done):
             # Another worker has this part too, or another part these users.
             for user_id in taken:

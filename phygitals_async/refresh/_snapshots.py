@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -72,6 +72,15 @@ def decode(kept: bytes) -> Inventory:
         raise StoreCorrupt(msg) from error
     # None was kept that had any; an answer may have a field of that name.
     return with_unreadable(inventory, ()) if inventory.unreadable else inventory
+
+
+def problems_of(data: bytes) -> Sequence[str]:
+    """Return why `decode` would refuse what `encode` wrote, where a class or a hook of the caller's own made it."""
+    try:
+        _converter().loads(data, Inventory)
+    except DecodeError as error:
+        return error.problems
+    return ()
 
 
 @cache

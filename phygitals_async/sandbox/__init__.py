@@ -14,8 +14,9 @@ if typing.TYPE_CHECKING:
 
 __all__ = ["Listing", "RateLimit", "Sandbox", "SandboxOptions"]
 
-# The help of its server needs none of them.
-__getattr__, __dir__ = late(
-    __name__,
-    {"Listing": "catalogue", "RateLimit": "options", "Sandbox": "sandbox", "SandboxOptions": "options"},
-)
+if not typing.TYPE_CHECKING:
+    # The help of its server needs none of them.
+    __getattr__, __dir__ = late(
+        __name__,
+        {"Listing": "catalogue", "RateLimit": "options", "Sandbox": "sandbox", "SandboxOptions": "options"},
+    )

@@ -15,9 +15,9 @@ def main(arguments: Sequence[str] | None = None, *, prog: str = "phygitals-sandb
         arguments: By default those of this process.
         prog: What the command is called in its help and its errors.
     """
-    options = parser(prog).parse_args(arguments)
     # Where signals cannot be handled, or not yet, Ctrl-C arrives as this.
     with suppress(KeyboardInterrupt):
+        options = parser(prog).parse_args(arguments)
         # Much is loaded for it, which `--help` does without.
         from phygitals_async.sandbox.served.program import run
 

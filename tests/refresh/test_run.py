@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 from collections.abc import AsyncIterator, Collection, Iterator
@@ -23,7 +24,10 @@ from phygitals_async import (
     InvalidArgumentError,
     Inventory,
     NotAttempted,
+    Observer,
     PhygitalsClient,
+    PhygitalsConverter,
+    Progress,
     Request,
     Response,
     Sandbox,
@@ -34,6 +38,7 @@ from phygitals_async import (
     build_converter,
     fan_out,
 )
+from phygitals_async._structuring.hooks import register_hooks
 from phygitals_async.refresh import (
     Budget,
     ChangeKind,
@@ -965,6 +970,71 @@ async def test_what_a_converter_of_the_callers_own_made_of_an_answer_is_kept() -
     (kept,) = [inventory async for inventory in read_inventories(world.store)]
     assert kept == await api.get_inventory("a")
     assert kept.items[0].buyback_price == Decimal("8.50")
+
+
+async def test_what_could_not_be_read_back_fails_the_user() -> None:
+    """One user must not make the whole store unreadable, whatever a caller's own converter takes."""
+    world, converter = World("b"), build_converter()
+    converter.register_structure_hook(str, lambda value, _: value)
+    api = PhygitalsClient(world.transport, api_key="sandbox-test", converter=converter)
+    answer = inventory_with(None)
+    bodies = [answer.body.replace(b'"Pikachu"', name) for name in (b"true", rb'"\ud83d"')]
+    for body, problem in zip(
+        bodies, ["$.items[0].content.metadata.name: expected a string", "half a character"], strict=True
+    ):
+        world.faults["a"] = evolve(answer, body=body)
+        report = await refresh(api, ["a", "b"], world.store)
+        assert (report.run.known, report.failed) == (1, 1)
+        assert isinstance(report.failures[0].error, DecodeError)
+        assert problem in str(report.failures[0].error)
+    assert [inventory.user_id async for inventory in read_inventories(world.store)] == ["b"]
+
+
+async def test_a_converter_that_spells_users_otherwise_than_the_one_before() -> None:
+    """The run goes on, and tells what changed."""
+    world, converter = World("a"), build_converter()
+    converter.register_structure_hook(str, lambda value, _: value.upper())
+    await refresh(world.api, ["a"], world.store, run="first")
+    world.give("a", "Mewtwo")
+    api = PhygitalsClient(world.transport, api_key="sandbox-test", converter=converter)
+    await refresh(api, ["a"], world.store)
+    assert ("a", "bought", None, "MEWTWO") in await world.changes(since="first")
+
+
+class Unwrapping(PhygitalsConverter):
+    """Reads answers that somebody on the way has put into an envelope."""
+
+    def loads(self, data: bytes, cl: type[Any]) -> Any:
+        """Decode what is in the envelope."""
+        return super().loads(json.dumps(json.loads(data)["data"]).encode(), cl)
+
+
+async def test_what_a_converter_of_a_class_of_the_callers_own_made_of_an_answer_is_kept() -> None:
+    """It may read bodies that no other does."""
+    world, converter, answer = World(), Unwrapping(), inventory_with(None)
+    register_hooks(converter)
+    api = PhygitalsClient(world.transport, api_key="sandbox-test", converter=converter)
+    world.faults["a"] = evolve(answer, body=b'{"data": %s}' % answer.body)
+    await refresh(api, ["a"], world.store)
+    (kept,) = [inventory async for inventory in read_inventories(world.store)]
+    assert kept == await api.get_inventory("a")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_whatever_an_observer_begins_meanwhile_sees_the_inventories() -> None:
+    """A refresh does not decode what it has kept before; a task of its observer gets the inventory all the same."""
+
+    class Asking(Observer):
+        def progressed(self, progress: Progress) -> None:
+            # The task works in a copy of the context in which it is begun.
+            tasks.append(asyncio.create_task(world.api.get_inventory("b")))
+
+    tasks = list[asyncio.Task[Inventory]]()
+    world = World("a", "b", observer=Asking())
+    for _ in range(2):
+        await refresh(world.api, ["a", "b"], world.store, limit=1)
+        world.faults["a"] = Response(404, {}, b'{"error": "User not found"}')
+    assert [inventory.user_id for inventory in await asyncio.gather(*tasks)] == ["b"] * 4
 
 
 async def test_changes_of_a_run_that_began_while_they_were_read() -> None:

@@ -201,6 +201,26 @@ def test_main_in_this_process(
     assert users is None or users in lines[2]
 
 
+class _Interrupting(str):
+    """An argument during whose reading somebody presses Ctrl-C."""
+
+    __slots__ = ()
+
+    def __float__(self) -> float:
+        signal.raise_signal(signal.SIGINT)
+        return 5.0
+
+
+@pytest.mark.usefixtures("usual_handlers")
+def test_an_interruption_while_the_arguments_are_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends the program without a traceback, as it does later: much may be loaded for an argument."""
+    try:
+        main(["--port", "0", "--rate-limit", _Interrupting("5")])
+    except KeyboardInterrupt:
+        pytest.fail("it was passed on")
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.usefixtures("usual_handlers")
 @pytest.mark.parametrize(("count", "said"), [(2, ""), (3, "phygitals-sandbox: making 3 users and their items\n")])
 def test_many_users_take_time_to_make(

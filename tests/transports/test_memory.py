@@ -230,7 +230,7 @@ def test_package_names() -> None:
     for name in names:
         assert getattr(phygitals_transports, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'HttpxTransport'"):
-        phygitals_transports.HttpxTransport  # noqa: B018
+        phygitals_transports.HttpxTransport  # type: ignore[attr-defined]  # noqa: B018
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,16 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
+def _load(name: str) -> object:
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+if not TYPE_CHECKING:
+    # Type checkers would take every misspelt name for one that it has.
+    __getattr__ = _load
 
 
 def __dir__() -> list[str]:
